@@ -1,0 +1,254 @@
+"""From a config to a runner: the one place where everything that a config names is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from visreg import dist
+from visreg.check import check
+from visreg.config import Config, ConfigPath, config_from, show_path
+from visreg.data import Batching, Dataset, Loader, SampleLoader, TensorLoader, to_device
+from visreg.dry_run import groups_for, schedule_arguments
+from visreg.errors import ConfigError, DataError, Problem, ResourceError, VisregError
+from visreg.registry import (
+    DATASETS,
+    HOOKS,
+    LOSSES,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TASKS,
+    TRANSFORMS,
+    Registry,
+    Spec,
+)  # fmt: skip
+from visreg.runner import Runner
+from visreg.schedule import Schedule
+from visreg.schema import DataConfig, Schema
+from visreg.task import Task
+
+GPU_SHARE = 0.25  # of a GPU's free memory: what a dataset held there may take
+
+
+def build_runner(config: Config | Mapping[str, Any], plugin_files: Collection[Path] = ()) -> Runner:
+    """Build everything that training by ``config`` takes.
+
+    Raises:
+        ConfigError: if the config has mistakes; nothing has been built by then.
+        DataError: if the data is missing, damaged or empty.
+        ResourceError: if there is no such device, or the work directory cannot be written.
+    """
+    builder = _Builder(config, plugin_files)
+    train_loader = builder.loader("train")
+    val_loader = builder.loader("val") if builder.schema.val else None
+    work_dir = builder.work_dir()
+    return builder.runner(train_loader, val_loader, work_dir)
+
+
+def build_evaluator(config: Config | Mapping[str, Any], split: str, plugin_files: Collection[Path] = ()) -> Runner:
+    """Build what an evaluation on ``split``, ``"val"`` or ``"test"``, takes: no optimizer, no training data.
+
+    Raises:
+        ConfigError: if the config has mistakes, or no such section.
+        DataError: if the data is missing, damaged or empty.
+    """
+    builder = _Builder(config, plugin_files)
+    if getattr(builder.schema, split) is None:
+        raise ConfigError([Problem(split, f"the config has no section {split!r} to evaluate on")])
+    return builder.evaluator(builder.loader(split))
+
+
+class _Builder:
+    """Builds the parts of one config, each failure with the place in the config that it comes from."""
+
+    def __init__(self, config: Config | Mapping[str, Any], plugin_files: Collection[Path]) -> None:
+        self.config = config if isinstance(config, Config) else config_from(config)
+        self.schema: Schema = check(self.config, plugin_files=plugin_files)
+        self.run = self.schema.run
+        self.device = find_device(self.run.device)
+        dist.join(self.device)
+        if self.run.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
+        self.opened: dict[str, Dataset] = {}
+        self.unread: set[str] = set()  # splits whose classes were not known before they were read
+
+    def build(self, registry: Registry[Any], spec: Spec, path: ConfigPath, **context: Any) -> Any:
+        """Return what ``spec`` describes; a bad argument that only shows now is a mistake in the config like any."""
+        location = self.config.where(path)
+        try:
+            return registry.build(spec, location, **context)
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
+            if isinstance(error, VisregError):
+                raise
+            notes = "; ".join(getattr(error, "__notes__", ()))
+            raise ConfigError(
+                [Problem(show_path(path), f"{type(error).__name__}: {error} ({notes})", location)]
+            ) from error
+
+    def build_all(self, registry: Registry[Any], specs: Sequence[Spec], path: ConfigPath) -> list[Any]:
+        """Return what each spec of a list describes."""
+        return [self.build(registry, spec, (*path, index)) for index, spec in enumerate(specs)]
+
+    def work_dir(self) -> Path:
+        """Make the run's folder and make sure that it can be written."""
+        folder = self.schema.work_dir(self.config.file)
+        if dist.is_main():
+            probe = folder / f".probe-{os.getpid()}"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                probe.touch()
+                probe.unlink()
+            except OSError as error:
+                raise ResourceError(
+                    f"{folder}: cannot write the run's folder: {error.strerror}; set run.work_dir"
+                ) from None
+        return folder
+
+    def dataset(self, split: str) -> Dataset:
+        """Return the dataset of a split, opened."""
+        section: DataConfig = getattr(self.schema, split)
+        dataset: Dataset = self.build(DATASETS, section.dataset, (split, "dataset"))
+        if not dataset.info.classes:
+            self.unread.add(split)
+        dataset.open()
+        for other, opened in self.opened.items():
+            choices = getattr(opened, "chosen", None), getattr(dataset, "chosen", None)
+            if None not in choices and opened.info.name != dataset.info.name:
+                raise DataError(
+                    f"{other} is on {opened.info.name} but {split} on {dataset.info.name}; make both available"
+                )
+        self.opened[split] = dataset
+        return dataset
+
+    def loader(self, split: str) -> Loader:
+        """Return the loader of a split, from memory if it fits and nothing is done to single samples."""
+        section: DataConfig = getattr(self.schema, split)
+        dataset = self.dataset(split)
+        transforms = self.build_all(TRANSFORMS, section.transforms, (split, "transforms"))
+        batch_transforms = self.build_all(TRANSFORMS, section.batch_transforms, (split, "batch_transforms"))
+        batching = Batching(
+            size=len(dataset),
+            batch_size=section.batch_size,
+            train=split == "train",
+            seed=self.run.seed,
+            drop_last=section.drop_last,
+            shuffle=section.shuffle,
+        )
+        tensors = dataset.tensors() if section.in_memory is not False and not transforms else None
+        if tensors is not None and self._fits(tensors):
+            held = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+            return TensorLoader(info=dataset.info, tensors=held, batching=batching, batch_transforms=batch_transforms)
+        if section.in_memory is True:
+            raise DataError(f"{split}.in_memory: {dataset.info.name} cannot be held in memory; set in_memory='auto'")
+        return SampleLoader(
+            dataset=dataset,
+            transforms=transforms,
+            batching=batching,
+            batch_transforms=batch_transforms,
+            device=self.device,
+            workers=section.workers,
+        )
+
+    def _fits(self, tensors: Mapping[str, torch.Tensor]) -> bool:
+        if self.device.type != "cuda":
+            return True  # it is in this machine's memory already
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return sum(tensor.nbytes for tensor in tensors.values()) <= GPU_SHARE * free
+
+    def task(self, loader: Loader) -> Task:
+        """Return the task on its device, with initial weights that depend on the seed alone."""
+        torch.manual_seed(self.run.seed)
+        parts = {"model": self.build(MODELS, self.schema.model, ("model",))}
+        if self.schema.loss is not None:
+            parts["loss"] = self.build(LOSSES, self.schema.loss, ("loss",))
+        task: Task = self.build(TASKS, self.schema.task, ("task",), **parts)
+        task = task.to(self.device)
+        if self.unread:
+            self._check_classes(task, loader)
+        if dist.world_size() > 1:
+            torch.manual_seed(self.run.seed + dist.rank() + 1)  # dropout is to differ between processes
+        return task
+
+    def _check_classes(self, task: Task, loader: Loader) -> None:
+        """Look again at what the dry run could not know: the classes of data that had not been read."""
+        batch = next(loader.epoch(0), None)
+        if batch is not None:
+            training = task.training
+            task.eval()
+            with torch.no_grad():
+                mismatch = task.mismatch(to_device(batch, self.device), loader.info)
+            task.train(training)
+            if mismatch:
+                path = ("model", "num_classes")
+                raise ConfigError([Problem(show_path(path), mismatch, self.config.where(path))])
+
+    def runner(self, train_loader: Loader, val_loader: Loader | None, work_dir: Path) -> Runner:
+        """Put the parts together."""
+        task = self.task(train_loader)
+        optimizer = self.build(OPTIMIZERS, self.schema.optimizer, ("optimizer",), params=groups_for(task, self.schema))
+        steps = len(train_loader)
+        total_steps = self.run.steps or (self.run.epochs or 0) * steps
+        eval_every = self.run.eval_every or (1 if self.run.epochs else steps)
+        return Runner(
+            task=task,
+            optimizer=optimizer,
+            schedule=self.schedule(optimizer, total_steps, -(-total_steps // steps)),
+            train_loader=train_loader,
+            val_loader=val_loader,
+            total_steps=total_steps,
+            eval_steps=eval_every * (steps if self.run.epochs else 1),
+            accumulate=self.run.accumulate,
+            compile=self.run.compile,
+            work_dir=work_dir,
+            **self._common(),
+        )
+
+    def evaluator(self, loader: Loader) -> Runner:
+        """Put together what an evaluation needs."""
+        return Runner(task=self.task(loader), val_loader=loader, **self._common())
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "metrics": self.build_all(METRICS, self.schema.metrics, ("metrics",)),
+            "hooks": [self.build(HOOKS, spec, ("hooks",)) for spec in self.schema.all_hooks],
+            "precision": self.run.precision,
+            "device": self.device,
+            "config": self.config.values,
+        }
+
+    def schedule(self, optimizer: torch.optim.Optimizer, total_steps: int, total_epochs: int) -> Schedule:
+        """Return the schedules, by what they are counted in."""
+        made: dict[str, list[Any]] = {"step": [], "epoch": [], "eval": []}
+        for spec in self.schema.schedules:
+            arguments, every = schedule_arguments(spec, total_steps, total_epochs)
+            scheduler = self.build(SCHEDULES, arguments, ("schedule",), optimizer=optimizer)
+            made[every].append((scheduler, spec.get("monitor", "")) if every == "eval" else scheduler)
+        return Schedule(per_step=made["step"], per_epoch=made["epoch"], per_eval=made["eval"])
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of this process: of several on one machine, each takes the GPU of its number.
+
+    Raises:
+        ResourceError: if a GPU is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        index = dist.local_rank() if device.index is None else device.index
+        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+            raise ResourceError(
+                f"run.device: {name!r} asks for GPU {index}, and torch {torch.__version__} sees "
+                f"{torch.cuda.device_count()}; use 'auto' or 'cpu'"
+            )
+        device = torch.device("cuda", index)
+    return device

@@ -1,0 +1,260 @@
+"""Everything wrong with a config, found at once and before anything is built or read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from visreg.config import Config, ConfigPath, show_path
+from visreg.errors import ConfigError, Location, PluginError, Problem, RegistryError, nearest, suggest
+from visreg.options import options_of, problems
+from visreg.registry import Registry, kind_of, load_file
+from visreg.schema import SECTIONS, SLOTS, Schema, Slot
+
+Found = Iterator[tuple[ConfigPath, str]]
+
+
+def check(config: Config, *, dry_run: bool = True, plugin_files: Collection[Path] = ()) -> Schema:
+    """Return the checked config with its defaults filled in.
+
+    First names, options, types and values are looked at, without importing torch unless a component needs it. If they
+    are right, everything is built on meta tensors, which have shapes but no data, and a blank batch goes through it.
+
+    Args:
+        config: what to check.
+        dry_run: whether to take the second step.
+        plugin_files: files to run beside those that a ``.py`` config itself lists.
+
+    Raises:
+        ConfigError: listing every mistake found; of exit code 8 if a plugin is to blame.
+    """
+    found = [*_plugin_problems(config, plugin_files)]
+    lost = [problem.path for problem in found]
+    found += [_problem(config, path, message, lost) for path, message in static_problems(config.values)]
+    if not found and dry_run:
+        from visreg.dry_run import dry_run_problems
+
+        found += [_problem(config, path, message) for path, message in dry_run_problems(Schema.of(config.values))]
+    if found:
+        raise ConfigError(list(dict.fromkeys(found)))
+    return Schema.of(config.values)
+
+
+def _problem(config: Config, path: ConfigPath, message: str, lost: Collection[str] = ()) -> Problem:
+    broken = message.startswith(_BROKEN)
+    message = message.removeprefix(_BROKEN)
+    if lost and "is not among the" in message:
+        message += f" (unless {' or '.join(lost)}, reported above, has it)"
+    return Problem(show_path(path), message, config.where(path), 8 if broken else 2)
+
+
+_BROKEN = "\0"  # marks, between the functions of this module, a message that blames a plugin
+
+
+def _plugin_problems(config: Config, plugin_files: Collection[Path]) -> Iterator[Problem]:
+    """Load the plugin files, and make sure of the plugin packages, that the config lists."""
+    listed = config.values.get("plugins", ())
+    entries: list[tuple[ConfigPath, Any]] = [((), file) for file in plugin_files]
+    if isinstance(listed, (list, tuple)):
+        entries += [(("plugins", index), entry) for index, entry in enumerate(listed)]
+    for path, entry in entries:
+        location = config.where(path) if path else Location(f"--plugin {entry}")
+        name = show_path(path)
+        if not isinstance(entry, (str, Path)):
+            yield Problem(name, f"expected a file or the name of a package, got {entry!r}", location)
+        elif not str(entry).endswith(".py"):
+            yield from _package_problems(name, str(entry), location)
+        elif path and not _may_run_code(config, location):
+            yield Problem(
+                name, f"only a .py config may name a file to run; if you trust it, give --plugin {entry}", location
+            )
+        else:
+            try:
+                load_file((config.file.parent / entry) if path and config.file else Path(entry))
+            except (PluginError, RegistryError) as error:
+                yield Problem(name, str(error), location, error.exit_code)
+
+
+def _may_run_code(config: Config, location: Location | None) -> bool:
+    return config.file is not None and config.file.suffix == ".py" and location is not None and location.line > 0
+
+
+def _package_problems(path: str, requirement: str, location: Location | None) -> Iterator[Problem]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version(requirement)
+    except (PackageNotFoundError, ValueError):
+        message = f"the package {requirement!r}, which provides components of this config, is not installed; "
+        yield Problem(path, f"{message}pip install {requirement}", location, 8)
+
+
+def static_problems(values: Mapping[str, Any]) -> Found:
+    """Yield (path, message) of each mistake that can be found without building anything."""
+    for name, message in problems(Schema, values, unchecked={*SECTIONS, *SLOTS}):
+        yield (name,), _top_level(message)
+    yield from _slot_problems(values, ())
+    for name, section in SECTIONS.items():
+        if values.get(name) is not None:
+            yield from _section_problems(section, values[name], (name,))
+    yield from _not_a_number(values, ())
+    yield from _contradictions(values)
+
+
+def _top_level(message: str) -> str:
+    if message.startswith("no such option"):
+        return f"no such section{message.removeprefix('no such option')} A variable of your own begins with '_'"
+    return message
+
+
+def _section_problems(section: type[Any], value: Any, path: ConfigPath) -> Found:
+    if not isinstance(value, Mapping):
+        yield path, f"expected a dict, got {value!r}"
+        return
+    slots = {name for name in SLOTS if name in attrs.fields_dict(section)}
+    yield from (((*path, name), message) for name, message in problems(section, value, unchecked=slots))
+    yield from _slot_problems({name: value[name] for name in slots if name in value}, path)
+
+
+def _slot_problems(values: Mapping[str, Any], path: ConfigPath) -> Found:
+    for name, slot in SLOTS.items():
+        value = values.get(name)
+        if name not in values or (value is None and name == "loss"):
+            continue
+        listed = value if isinstance(value, (list, tuple)) and (slot.many or name == "schedule") else None
+        if slot.many and listed is None:
+            yield (*path, name), f"expected a list of dict(type=…), got {value!r}"
+            continue
+        specs: Any = [(None, value)] if listed is None else enumerate(listed)
+        for index, spec in specs:
+            here = (*path, name) if index is None else (*path, name, index)
+            yield from _spec_problems(slot.registry, spec, here, slot, values)
+
+
+def _spec_problems(
+    registry: Registry[Any],
+    spec: Any,
+    path: ConfigPath,
+    slot: Slot | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> Found:
+    """Yield what is wrong with a spec and those nested in it."""
+    slot = slot or Slot(registry=registry)
+    if not isinstance(spec, Mapping):
+        yield path, f"expected dict(type=…, …), got {spec!r}"
+        return
+    if not isinstance(spec.get("type"), str):
+        yield from _type_problems(registry, spec, path)
+        return
+    try:
+        factory = registry.get(spec["type"])
+    except PluginError as error:
+        yield (*path, "type"), f"{_BROKEN}{error}"
+        return
+    except RegistryError as error:
+        yield (*path, "type"), str(error)
+        return
+    keys = attrs.fields_dict(slot.keys) if slot.keys else {}
+    if slot.keys:
+        extra = {name: value for name, value in spec.items() if name in keys}
+        yield from (((*path, name), message) for name, message in problems(slot.keys, extra))
+    arguments = {name: value for name, value in spec.items() if name != "type" and name not in keys}
+    yield from _argument_problems(registry, factory, arguments, path, slot, keys, values or {})
+
+
+def _argument_problems(
+    registry: Registry[Any],
+    factory: Any,
+    arguments: Mapping[str, Any],
+    path: ConfigPath,
+    slot: Slot,
+    keys: Collection[str],
+    values: Mapping[str, Any],
+) -> Found:
+    offered = slot.offered
+    for name, message in problems(factory, arguments, slot.given, offered):
+        if (
+            message.startswith("no such option")
+            and (near := nearest(name, {"type", *keys}))
+            and "did you" not in message
+        ):
+            message = f"no such option; did you mean {near[0]!r}?"
+        yield (*path, name), message
+    if slot.registry.kind == "tasks" and values.get("loss") is None:
+        option = options_of(factory).get("loss")
+        if option is not None and option.required:
+            yield ("loss",), f"missing; the task {factory.__name__} needs one"
+    known = options_of(factory)
+    for name, value in arguments.items():
+        annotation = known[name].annotation if name in known else Any
+        yield from _nested_problems(kind_of(annotation, registry), value, (*path, name))
+
+
+def _nested_problems(registry: Registry[Any], value: Any, path: ConfigPath) -> Found:
+    if isinstance(value, Mapping) and "type" in value:
+        yield from _spec_problems(registry, value, path)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _nested_problems(registry, item, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _nested_problems(registry, item, (*path, index))
+
+
+def _type_problems(registry: Registry[Any], spec: Mapping[str, Any], path: ConfigPath) -> Found:
+    if "type" in spec:
+        yield (*path, "type"), f"expected a name from the {registry.kind}, got {spec['type']!r}"
+    elif near := nearest("type", [key for key in spec if isinstance(key, str)]):
+        yield (*path, near[0]), "no such option; did you mean 'type'?"
+    else:
+        yield path, f"no 'type', which names one of the {registry.kind}: {suggest('', registry).removeprefix('; ')}"
+
+
+def _not_a_number(value: Any, path: ConfigPath) -> Found:
+    if isinstance(value, float) and math.isnan(value):
+        yield path, "is nan, which no option can mean"
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _not_a_number(item, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _not_a_number(item, (*path, index))
+
+
+def _contradictions(values: Mapping[str, Any]) -> Found:
+    """Yield options that are right by themselves but not together."""
+    run = values.get("run")
+    if isinstance(run, Mapping):
+        if run.get("epochs") is not None and run.get("steps") is not None:
+            yield ("run", "steps"), "contradicts run.epochs; give one of them"
+        if "epochs" not in run and "steps" not in run and not nearest("epochs", run) and not nearest("steps", run):
+            yield ("run",), "neither epochs nor steps; say how long to train"
+    if values.get("val") is None:
+        for name in ("metrics",):
+            if values.get(name) and values.get("test") is None and "val" not in _near_sections(values):
+                yield (name,), "nothing to measure on: there is neither val nor test"
+    elif "metrics" not in values and "metrics" not in _near_sections(values):
+        yield ("val",), "nothing to measure: there are no metrics"
+    for name in ("train", "val", "test"):
+        section = values.get(name)
+        if isinstance(section, Mapping) and section.get("in_memory") is True and section.get("transforms"):
+            yield (
+                (name, "in_memory"),
+                f"contradicts {name}.transforms, which are for one sample at a time; use batch_transforms",
+            )
+
+
+def _near_sections(values: Mapping[str, Any]) -> set[str]:
+    """Return the sections that an unknown top-level name may be a misspelling of."""
+    known = _section_names()
+    return {near for name in values if name not in known for near in nearest(name, known)}
+
+
+@cache
+def _section_names() -> tuple[str, ...]:
+    return tuple(attrs.fields_dict(Schema))

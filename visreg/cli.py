@@ -1,0 +1,263 @@
+"""The command line: ``visreg train``, ``test``, ``check``, ``explain``, ``list`` and ``new-plugin``.
+
+Nothing here imports torch before a command needs it, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from visreg import dist
+from visreg.errors import ConfigError, ResourceError, VisregError
+
+if TYPE_CHECKING:
+    from visreg.config import Config
+    from visreg.runner import Runner
+
+logger = logging.getLogger("visreg")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that ``arguments``, by default the process's own, describe, and exit with its code."""
+    options = _parser().parse_args(arguments)
+    if getattr(options, "data_root", None):
+        os.environ["VISREG_DATA"] = options.data_root
+    _log_to_stdout()
+    try:
+        code = options.run(options)
+        sys.stdout.flush()
+    except VisregError as error:
+        code = _report(error)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:  # `visreg list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    finally:
+        dist.leave()
+    sys.exit(code)
+
+
+def _report(error: VisregError) -> int:
+    if isinstance(error, ConfigError):
+        count = len(error.problems)
+        print(error, file=sys.stderr)
+        print(f"error: {count} mistake{'s' * (count > 1)} in the config; nothing was run", file=sys.stderr)
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _train(options: argparse.Namespace) -> int:
+    from visreg.build import build_runner
+    from visreg.checkpoint import load
+    from visreg.config import dump
+
+    config = _load(options)
+    runner = build_runner(config, options.plugin)
+    if dist.is_main():
+        dump(config.values, runner.work_dir / "config.json")
+        _log_to_file(runner.work_dir / "log.txt")
+    if options.resume is not None:
+        _resume(runner, load(options.resume, "cpu") if options.resume else None)
+    _stop_on_signals(runner)
+    with _out_of_memory_explained():
+        runner.train()
+    return 128 + runner.interrupted if runner.interrupted else 0
+
+
+def _resume(runner: Runner, state: dict[str, Any] | None) -> None:
+    from visreg.checkpoint import newest_valid
+
+    state = state or newest_valid(runner.work_dir / "checkpoints")
+    if state is None:
+        logger.warning("nothing to resume in %s; starting from the beginning", runner.work_dir)
+        return
+    runner.load_state_dict(state)
+    logger.info("resumed at step %d of %d (epoch %d)", runner.step, runner.total_steps, runner.epoch)
+
+
+def _test(options: argparse.Namespace) -> int:
+    from visreg.evaluate import evaluate_checkpoint, print_scores, write_scores
+
+    if len(options.paths) > 2:
+        raise VisregError(f"test takes [CONFIG] CHECKPOINT, got {len(options.paths)} paths")
+    *configs, checkpoint = options.paths
+    options.config = configs[0] if configs else None
+    config = _load(options) if configs else None
+    with _out_of_memory_explained():
+        result = evaluate_checkpoint(Path(checkpoint), config, options.split, options.set, options.plugin)
+    if dist.is_main():
+        print_scores(result)
+        write_scores(result, Path(options.out) if options.out else None)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from visreg.check import check
+
+    check(_load(options), plugin_files=options.plugin)
+    print(f"{options.config}: no mistakes found")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from visreg.config import explain, parse_path
+
+    print(explain(_load(options), parse_path(options.key)))
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from visreg.listing import show
+
+    for file in options.plugin:
+        from visreg.registry import load_file
+
+        load_file(file)
+    show(options.kind, options.name)
+    return 0
+
+
+def _new_plugin(options: argparse.Namespace) -> int:
+    from visreg.new_plugin import write_plugin
+
+    folder = write_plugin(options.name, Path(options.folder))
+    print(f"wrote {folder}; next: pip install -e '{folder}[dev]' && python -m pytest {folder}")
+    return 0
+
+
+def _load(options: argparse.Namespace) -> Config:
+    from visreg.config import load_config
+
+    overrides = list(options.set)
+    if getattr(options, "work_dir", None):
+        overrides.append(f"run.work_dir={options.work_dir!r}")
+    return load_config(options.config, overrides)
+
+
+def _stop_on_signals(runner: Runner) -> None:
+    """On SIGINT or SIGTERM finish the step and save; on a second SIGINT stop at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if runner.interrupted:
+            raise KeyboardInterrupt
+        runner.interrupted, runner.should_stop = number, True
+        logger.warning("%s: finishing the step and saving; once more stops at once", signal.Signals(number).name)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+class _out_of_memory_explained:  # noqa: N801  used as a statement, like contextlib's own
+    """Turns running out of memory into an error that says what to lower."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):
+            first = str(error).splitlines()[0] if str(error) else "out of memory"
+            raise ResourceError(f"{first}; lower train.batch_size, or raise run.accumulate") from error
+
+
+def _log_to_stdout() -> None:
+    logger.setLevel(logging.INFO if dist.is_main() else logging.ERROR)
+    logger.propagate = False
+    for handler in list(logger.handlers):  # a second call in one process, as in tests, finds a new stdout
+        logger.removeHandler(handler)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+
+
+def _log_to_file(path: Path) -> None:
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="visreg", description="Train what a plain-dict config describes.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    train = commands.add_parser("train", help="train what a config describes", description=_train_help)
+    train.add_argument("config", metavar="CONFIG", help="a .py or .json file")
+    train.add_argument(
+        "--resume", nargs="?", const="", metavar="CHECKPOINT", help="go on from it, by default from the run's newest"
+    )
+    train.add_argument("--work-dir", metavar="DIR", help="the run's folder; short for --set run.work_dir=DIR")
+    _add_common(train, data=True)
+    train.set_defaults(run=_train)
+
+    test = commands.add_parser("test", help="evaluate a checkpoint", description=_test_help)
+    test.add_argument("paths", nargs="+", metavar="[CONFIG] CHECKPOINT", help="a checkpoint carries its config")
+    test.add_argument("--split", choices=("val", "test"), help="by default test if the config has it, else val")
+    test.add_argument(
+        "--out", metavar="FILE", help="where to write the scores; by default test.json in the run's folder"
+    )
+    _add_common(test, data=True)
+    test.set_defaults(run=_test)
+
+    check = commands.add_parser(
+        "check", help="list every mistake in a config", description="List every mistake at once."
+    )
+    check.add_argument("config", metavar="CONFIG")
+    _add_common(check, data=True)
+    check.set_defaults(run=_check)
+
+    explain = commands.add_parser("explain", help="say where a config's value comes from", description=_explain_help)
+    explain.add_argument("config", metavar="CONFIG")
+    explain.add_argument("key", metavar="KEY", help="such as optimizer.lr or hooks[0].patience")
+    _add_common(explain)
+    explain.set_defaults(run=_explain)
+
+    listing = commands.add_parser("list", help="show what is registered", description=_list_help)
+    listing.add_argument("kind", nargs="?", metavar="KIND", help="such as models or hooks")
+    listing.add_argument("name", nargs="?", metavar="NAME", help="such as resnet18")
+    listing.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE", help="run this file first")
+    listing.set_defaults(run=_list)
+
+    new = commands.add_parser("new-plugin", help="write a plugin package to start from", description=_new_help)
+    new.add_argument("name", metavar="NAME", help="of the package, such as visreg-mynet")
+    new.add_argument("--folder", default=".", metavar="DIR", help="where to put it")
+    new.set_defaults(run=_new_plugin)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, *, data: bool = False) -> None:
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="such as optimizer.lr=0.01 hooks.0.patience=3",
+    )
+    parser.add_argument(
+        "--plugin", type=Path, action="append", default=[], metavar="FILE", help="a .py file that registers components"
+    )
+    if data:
+        parser.add_argument(
+            "--data-root", metavar="DIR", help="where datasets are; $VISREG_DATA, else data/, by default"
+        )
+
+
+_train_help = """Train what a config describes. The run's folder (run.work_dir) then holds config.json, log.txt,
+metrics.jsonl and checkpoints/. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 5 not finite, 6 resources,
+7 distributed, 8 plugin, 130 and 143 interrupted, after saving."""
+_test_help = "Evaluate a checkpoint, print its scores and write test.json."
+_explain_help = "Say which file or flag set a value, and what it overrode."
+_list_help = "Show every registered name: where it comes from, its signature and its summary."
+_new_help = "Write a package with a model, a hook and tests, ready to pip install -e."
+
+if __name__ == "__main__":
+    main()

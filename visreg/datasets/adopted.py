@@ -1,0 +1,230 @@
+"""Makes a visreg dataset of any map-style dataset, such as torchvision's, without changing or importing it."""
+
+from __future__ import annotations
+
+import re
+import socket
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import torch
+from attrs import define, field
+from torch import Tensor
+
+from visreg.data import DataInfo, Dataset, Sample, data_root
+from visreg.datasets.files import PATIENCE, DamagedError, fetch_once, reachable
+from visreg.datasets.known import KNOWN, Known
+from visreg.errors import DataError, VisregError
+from visreg.options import options_of
+
+
+def adapt(factory: Callable[..., Any]) -> Callable[..., Dataset]:
+    """Return what makes a visreg `Dataset`: ``factory`` itself if it does, else one that makes an `Adopted`."""
+    if _makes_dataset(factory):
+        return factory
+    return partial(_adopt, factory)
+
+
+def defaults(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments that a config may leave out, though ``factory`` may require them.
+
+    An adopted dataset's ``root`` is the data root.
+    """
+    if not _makes_dataset(factory) and "root" in options_of(factory):
+        return {"root": str(data_root())}
+    return {}
+
+
+def _makes_dataset(factory: Callable[..., Any]) -> bool:
+    made = factory
+    if not isinstance(factory, type):
+        with suppress(Exception):  # an annotation that means nothing at run time
+            made = typing.get_type_hints(factory).get("return", factory)
+    return isinstance(made, type) and issubclass(made, Dataset)
+
+
+def _adopt(factory: Callable[..., Any], **arguments: Any) -> Adopted:
+    return Adopted(factory=factory, arguments=arguments)
+
+
+@define(kw_only=True, eq=False)
+class Adopted(Dataset):
+    """A dataset of another library; it is made when it is opened.
+
+    Its samples may be dicts with the keys of `visreg.data`, or pairs of an image and a class index.
+
+    Args:
+        factory: makes the dataset.
+        arguments: what to call it with.
+    """
+
+    factory: Callable[..., Any]
+    arguments: Mapping[str, Any]
+    source: Any = field(default=None, init=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The dataset's own name."""
+        return str(getattr(self.factory, "__name__", self.factory))
+
+    @property
+    def info(self) -> DataInfo:
+        if isinstance(self.source, Dataset):
+            return self.source.info
+        known = KNOWN.get(self.name, Known(())) if _is_torchvisions(self.factory) else Known(())
+        classes = getattr(self.source, "classes", None) or known.classes
+        sample: Sample = {}
+        if known.shape:
+            image = torch.zeros(known.shape, dtype=torch.uint8)
+            sample = {"image": image, "label": torch.zeros((), dtype=torch.int64)}
+        return DataInfo(name=self.name, classes=tuple(map(str, classes)), sample=sample)
+
+    def open(self) -> None:
+        if self.source is not None:
+            return
+        wanted = bool(self.arguments.get("download"))
+        found, reason = self._try(download=False) if wanted else self._try()
+        if wanted:
+            fetch_once(found is None, partial(self._download, reason))
+            found, reason = (found, "") if found is not None else self._try(download=False)
+        if found is None:
+            advice = (
+                "" if wanted else "; set download=True or put the files there" if "download" in self._options else ""
+            )
+            raise DataError(f"{self.name}: {reason}{advice}")
+        if isinstance(found, Dataset):
+            found.open()
+        elif not hasattr(found, "__getitem__") or not hasattr(found, "__len__"):
+            raise DataError(f"{self.name} is a {type(found).__name__}, not a dataset: it lacks __len__ or __getitem__")
+        self.source = found
+
+    @property
+    def _options(self) -> Mapping[str, Any]:
+        return options_of(self.factory)
+
+    def _try(self, **changes: Any) -> tuple[Any, str]:
+        """Return the dataset, or None and why it cannot be made."""
+        arguments = {**defaults(self.factory), **self.arguments, **changes}
+        try:
+            return self.factory(**arguments), ""
+        except VisregError:
+            raise
+        except Exception as error:  # whatever another library raises
+            where = f" (root {arguments['root']!r})" if "root" in arguments else ""
+            return None, f"{type(error).__name__}: {error}{where}"
+
+    def _download(self, reason: str) -> None:
+        hosts = _hosts(self.factory)
+        if hosts and not any(map(reachable, hosts)):
+            raise DataError(f"{self.name}: {reason}; and no download, since {', '.join(hosts)} cannot be reached")
+        with _impatient():
+            found, reason = self._try(download=True)
+        if found is None:
+            raise DataError(f"{self.name}: cannot be downloaded: {reason}")
+
+    def __len__(self) -> int:
+        return len(self.source) if self.source is not None else 0
+
+    def __getitem__(self, index: int) -> Sample:
+        self.open()
+        item = self.source[index]
+        try:
+            return dict(item) if isinstance(item, Mapping) else _pair(item)
+        except TypeError as error:
+            raise DamagedError(f"{self.name}[{index}]: {error}") from error
+
+    def tensors(self) -> Mapping[str, Tensor] | None:
+        self.open()
+        if isinstance(self.source, Dataset):
+            return self.source.tensors()
+        if any(getattr(self.source, name, None) for name in ("transform", "target_transform", "transforms")):
+            return None
+        images = _stack_of_images(getattr(self.source, "data", None))
+        labels = _class_indices(getattr(self.source, "targets", getattr(self.source, "labels", None)))
+        if images is None or labels is None or not len(images) == len(labels) == len(self) or not len(self):
+            return None
+        last = self[len(self) - 1]
+        alike = torch.equal(images[-1], torch.as_tensor(last["image"])) and int(labels[-1]) == int(last["label"])
+        return {"image": images, "label": labels} if alike else None
+
+
+def _is_torchvisions(factory: Callable[..., Any]) -> bool:
+    return str(getattr(factory, "__module__", "")).startswith("torchvision.")
+
+
+def _pair(item: Any) -> Sample:
+    """Return (image, class index) as a sample; other kinds of target join here.
+
+    Raises:
+        TypeError: if it is something else.
+    """
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        size = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
+        raise TypeError(f"expected a dict or (image, class index), got a {type(item).__name__}{size}")
+    image, target = item
+    whole = isinstance(target, int) or (getattr(target, "shape", None) == () and int(target) == target)
+    if not whole:
+        raise TypeError(f"expected a class index beside the image, got a {type(target).__name__}: {target!r}"[:300])
+    return {"image": _image(image), "label": torch.tensor(int(target))}
+
+
+def _image(value: Any) -> Tensor:
+    """Return a Pillow image, an array (H, W[, C]) or a tensor ([C,] H, W) as a tensor (C, H, W).
+
+    Raises:
+        TypeError: if it is something else, or its numbers are neither uint8 nor floats.
+    """
+    if isinstance(value, Tensor):
+        image = value if value.ndim == 3 else value[None]
+    elif type(value).__name__ == "ndarray":
+        array = torch.as_tensor(value)
+        image = array.permute(2, 0, 1) if array.ndim == 3 else array[None]
+    elif hasattr(value, "tobytes") and hasattr(value, "mode"):
+        from visreg.datasets.image import to_tensor
+
+        return to_tensor(value)
+    else:
+        raise TypeError(f"expected a Pillow image, an array or a tensor, got a {type(value).__name__}")
+    if image.ndim != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
+        raise TypeError(f"expected an image (C, H, W) of uint8 or floats, got {tuple(image.shape)} of {image.dtype}")
+    return image
+
+
+def _stack_of_images(data: Any) -> Tensor | None:
+    """Return images (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, C, H, W), or None if ``data`` is not that."""
+    if type(data).__name__ != "ndarray" and not isinstance(data, Tensor):
+        return None
+    images = torch.as_tensor(data)
+    if images.dtype != torch.uint8 or images.ndim not in (3, 4):
+        return None
+    if images.ndim == 3:
+        return images[:, None]
+    return images.permute(0, 3, 1, 2).contiguous() if images.shape[3] in (1, 3) else images
+
+
+def _class_indices(targets: Any) -> Tensor | None:
+    try:
+        labels = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return labels.to(torch.int64) if labels.ndim == 1 and not labels.is_floating_point() else None
+
+
+def _hosts(factory: Callable[..., Any]) -> list[str]:
+    """Return the addresses that a dataset's class has among its attributes, which are where it downloads from."""
+    text = repr([vars(kind) for kind in getattr(factory, "__mro__", ()) if _is_torchvisions(kind)])
+    return list(dict.fromkeys(re.findall(r"(?<=['\"])https?://[^/'\"\s]+", text)))
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Let no connection made inside wait for long; torchvision's downloads would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,158 @@
+"""Files that a dataset needs: finding them, fetching them once for all processes, and telling a person which are missing."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+import os
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from visreg import dist
+from visreg.errors import DataError
+
+logger = logging.getLogger("visreg")
+
+PATIENCE = 3.0  # seconds that a host may take to answer
+CHUNK = 1 << 20
+
+
+class DamagedError(DataError):
+    """Data is there but is not what it should be; nothing else may silently stand in for it."""
+
+
+@frozen
+class DataFile:
+    """A file of a dataset, of which the packed form (``.gz``) will do as well.
+
+    Attributes:
+        size: bytes, unpacked.
+        md5: of the unpacked file.
+        packed_md5: of the packed file that the mirrors hold.
+    """
+
+    name: str
+    size: int
+    md5: str
+    packed_md5: str
+
+    def find(self, folders: Iterable[Path]) -> Path | None:
+        """Return where the file or its packed form is, or None."""
+        places = (folder / name for folder in folders for name in (self.name, f"{self.name}.gz"))
+        return next((place for place in places if place.is_file()), None)
+
+    def read(self, path: Path) -> bytes:
+        """Return the unpacked content of the file found at ``path``.
+
+        Raises:
+            DamagedError: if it is not the file it should be.
+        """
+        content = unpacked(path, limit=self.size)
+        if len(content) != self.size:
+            more = "more" if len(content) > self.size else f"{len(content):,}"
+            raise DamagedError(
+                f"{path}: expected {self.size:,} bytes unpacked, found {more}; delete it and fetch it again"
+            )
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != self.md5:
+            raise DamagedError(f"{path}: expected md5 {self.md5} unpacked, found {found}; delete it and fetch it again")
+        return content
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.size:,} bytes, md5 {self.md5}) or {self.name}.gz (md5 {self.packed_md5})"
+
+
+def unpacked(path: Path, limit: int) -> bytes:
+    """Return the content of ``path``, unpacked if it is a ``.gz``; of more than ``limit`` bytes, ``limit`` + 1.
+
+    Raises:
+        DamagedError: if it cannot be read.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DamagedError(f"{path}: cannot be read: {error}; delete it and fetch it again") from error
+
+
+def fetch_once(missing: bool, fetch: Callable[[], None]) -> None:
+    """Call ``fetch`` in one process of each machine that misses something; every process must enter, and waits for it.
+
+    Raises:
+        DataError: in every process, if it failed in any.
+    """
+    if not any(dist.gather(missing)):
+        return
+    reason = ""
+    if missing and dist.local_rank() == 0:
+        try:
+            fetch()
+        except DataError as error:
+            reason = str(error)
+    reasons = [each for each in dist.gather(reason) if each]
+    if reasons:
+        raise DataError(reasons[0])
+
+
+def reachable(url: str) -> bool:
+    """Return whether the host of ``url`` answers within a few seconds, whatever its name service does."""
+    answered = threading.Event()
+    parts = urlsplit(url)
+
+    def knock() -> None:
+        try:
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            socket.create_connection((parts.hostname or "", port), PATIENCE).close()
+            answered.set()
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return answered.is_set()
+
+
+def download(name: str, md5: str, mirrors: Sequence[str], folder: Path) -> None:
+    """Fetch ``name`` from the first mirror that has it whole; other processes never see half a file.
+
+    Raises:
+        DataError: if none does, with each one's reason.
+    """
+    reasons = []
+    for mirror in mirrors:
+        try:
+            _download_from(mirror + name, md5, folder / name)
+        except (OSError, ValueError) as error:
+            reasons.append(f"{mirror}: {error}")
+        else:
+            return
+    raise DataError(f"{name} cannot be downloaded: " + "; ".join(reasons))
+
+
+def _download_from(url: str, md5: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    digest = hashlib.md5(usedforsecurity=False)
+    started = time.monotonic()
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer, partial.open("wb") as file:
+            while chunk := answer.read(CHUNK):
+                digest.update(chunk)
+                file.write(chunk)
+        if digest.hexdigest() != md5:
+            raise ValueError(f"expected md5 {md5}, got {digest.hexdigest()}")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    logger.info("downloaded %s in %.0f s", url, time.monotonic() - started)

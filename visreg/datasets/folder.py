@@ -1,0 +1,139 @@
+"""Images in folders that are named after their classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from attrs import Attribute, define, field
+from attrs.validators import deep_iterable, in_, instance_of, min_len, optional
+from torch import Tensor
+
+from visreg.data import DataInfo, Dataset, Sample, data_root
+from visreg.datasets.files import DamagedError
+from visreg.datasets.image import read_image
+from visreg.errors import DataError, suggest
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IN_MEMORY = 1 << 30  # bytes: a dataset of up to this size is decoded once and kept
+
+
+def _is_size(_: object, attribute: Attribute[object], value: object) -> None:
+    sides = value if isinstance(value, (list, tuple)) else (value, value)
+    if value is not None and (len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides)):
+        raise ValueError(f"{attribute.name!r} must be a positive number of pixels or (height, width)")
+
+
+@define(kw_only=True, eq=False)
+class ImageFolder(Dataset):
+    """Images in ``root/class/`` or ``root/split/class/``, at any depth; the classes are numbered by name.
+
+    A sample has ``image``, uint8 (channels, H, W), and ``label``, int64 ().
+
+    Args:
+        root: the folder; where it is not found as it is, it is looked for under the data root.
+        split: a folder in it, such as ``"train"``.
+        size: height and width that every image is known to have: shapes can then be checked before anything is read,
+            and the images are kept in memory if they take up to 1 GiB.
+        classes: the names of the classes, by index, where they are to be checked before anything is read.
+        channels: 3 for colour, 1 for grey; images are converted.
+    """
+
+    root: str = field(validator=[instance_of(str), min_len(1)])
+    split: str | None = field(default=None, validator=optional(instance_of(str)))
+    size: int | tuple[int, int] | None = field(default=None, validator=_is_size)
+    classes: Sequence[str] | None = field(
+        default=None, validator=optional([min_len(1), deep_iterable(instance_of(str), instance_of((list, tuple)))])
+    )
+    channels: int = field(default=3, validator=in_((1, 3)))
+    found: tuple[str, ...] = field(default=(), init=False, repr=False)
+    files: list[tuple[Path, int]] = field(factory=list, init=False, repr=False)
+
+    @property
+    def info(self) -> DataInfo:
+        sample: Sample = {}
+        if self.size is not None:
+            image = torch.zeros(self.channels, *_sides(self.size), dtype=torch.uint8)
+            sample = {"image": image, "label": torch.zeros((), dtype=torch.int64)}
+        return DataInfo(name=Path(self.root).name, classes=self.found or tuple(self.classes or ()), sample=sample)
+
+    def open(self) -> None:
+        if self.files:
+            return
+        folder = self._folder()
+        folders = sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] not in "._")
+        names = tuple(item.name for item in folders)
+        if not names:
+            raise DataError(f"{folder}: no folders in it; expected one for each class, with its images")
+        wanted = tuple(self.classes or names)
+        if sorted(wanted) != sorted(names):
+            raise DataError(f"{folder}: expected the classes {', '.join(sorted(wanted))}, found {', '.join(names)}")
+        files = [(path, label) for label, name in enumerate(wanted) for path in _images(folder / name)]
+        self.found, self.files = wanted, files
+
+    def _folder(self) -> Path:
+        """Return where the class folders are.
+
+        Raises:
+            DataError: if there is no such folder; offers near names.
+        """
+        root = Path(self.root) if Path(self.root).is_dir() else data_root() / self.root
+        for folder in (root, root / self.split) if self.split else (root,):
+            if not folder.is_dir():
+                beside = (
+                    [item.name for item in folder.parent.iterdir() if item.is_dir()] if folder.parent.is_dir() else []
+                )
+                raise DataError(f"{folder.absolute()}: no such folder{suggest(folder.name, beside)}")
+        return root / self.split if self.split else root
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        path, label = self.files[index]
+        image = read_image(path, "RGB" if self.channels == 3 else "L")
+        if self.size is not None and tuple(image.shape[1:]) != _sides(self.size):
+            height, width = image.shape[1:]
+            raise DamagedError(f"{path}: is {height}×{width}, but size says {self.size}; correct it or leave it out")
+        return {"image": image, "label": torch.tensor(label)}
+
+    def tensors(self) -> Mapping[str, Tensor] | None:
+        self.open()
+        if self.size is None:
+            return None
+        height, width = _sides(self.size)
+        if len(self) * self.channels * height * width > IN_MEMORY:
+            return None
+        images = torch.empty(len(self), self.channels, height, width, dtype=torch.uint8)
+
+        def decode(index: int) -> None:
+            images[index] = self[index]["image"]
+
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(decode, range(len(self))):
+                pass
+        return {"image": images, "label": torch.tensor([label for _, label in self.files])}
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _images(folder: Path) -> list[Path]:
+    """Return the image files of a class, in the same order on every machine.
+
+    Raises:
+        DataError: if there are none.
+    """
+    found = [
+        Path(place, name)
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES and name[0] != "."
+    ]
+    if not found:
+        raise DataError(f"{folder}: no images in it; expected files ending in {', '.join(sorted(SUFFIXES))}")
+    return sorted(found)

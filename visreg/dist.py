@@ -1,0 +1,127 @@
+"""The few things visreg needs to know about running on several processes."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from visreg.errors import DistributedError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+# torch is imported inside, so that `visreg --help` need not wait for it.
+
+
+def launched() -> bool:
+    """Return whether torchrun, or something like it, started this process as one of several."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def rank() -> int:
+    """Return this process's number, 0 on the main one."""
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def local_rank() -> int:
+    """Return this process's number on its machine, which is the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if launched() else 0
+
+
+def world_size() -> int:
+    """Return how many processes take part."""
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+
+
+def is_main() -> bool:
+    """Return whether this is the one process that writes files and talks to people."""
+    return rank() == 0
+
+
+def total(value: Tensor) -> Tensor:
+    """Return the sum of ``value`` over all processes; the same tensor where there is only one."""
+    if world_size() == 1:
+        return value
+    import torch.distributed as torch_dist
+
+    value = value.clone()
+    torch_dist.all_reduce(value)
+    return value
+
+
+def largest(value: Tensor) -> Tensor:
+    """Return the elementwise maximum of ``value`` over all processes; the same tensor where there is only one."""
+    if world_size() == 1:
+        return value
+    import torch.distributed as torch_dist
+
+    value = value.clone()
+    torch_dist.all_reduce(value, op=torch_dist.ReduceOp.MAX)
+    return value
+
+
+def reducible(value: Tensor) -> Tensor:
+    """Return ``value`` on the device where the processes meet; the same tensor where there is only one process.
+
+    A process that saw no batch does not know on which device the others keep their tensors, and a
+    reduction fails, or waits for ever, unless all take part with the same kind of device.
+    """
+    if world_size() == 1:
+        return value
+    import torch
+    import torch.distributed as torch_dist
+
+    if "cuda:nccl" not in str(torch_dist.get_backend_config()):
+        return value.cpu()
+    return value if value.is_cuda else value.to(torch.device("cuda", torch.cuda.current_device()))
+
+
+def gather(value: Any) -> list[Any]:
+    """Return the ``value`` of every process, by rank."""
+    if world_size() == 1:
+        return [value]
+    import torch.distributed as torch_dist
+
+    values: list[Any] = [None] * world_size()
+    torch_dist.all_gather_object(values, value)
+    return values
+
+
+def wait() -> None:
+    """Wait until every process is here."""
+    if world_size() > 1:
+        import torch.distributed as torch_dist
+
+        torch_dist.barrier()
+
+
+def join(device: torch.device) -> None:
+    """Join the process group that torchrun made room for, if it did: over nccl on GPUs, else over gloo.
+
+    Raises:
+        DistributedError: if the other processes cannot be reached.
+    """
+    if world_size() == 1:
+        return
+    import torch
+    import torch.distributed as torch_dist
+
+    if torch_dist.is_initialized():
+        return
+    try:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        torch_dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    except (RuntimeError, ValueError) as error:
+        raise DistributedError(f"process {rank()} of {world_size()} cannot join the others: {error}") from error
+
+
+def leave() -> None:
+    """Leave the process group, if this process is in one."""
+    if world_size() > 1:
+        import torch.distributed as torch_dist
+
+        if torch_dist.is_initialized():
+            torch_dist.destroy_process_group()

@@ -1,0 +1,396 @@
+"""A run without data or arithmetic: everything a config names is built, and a blank batch goes through it.
+
+Modules are built on torch's meta device, whose tensors have shapes and dtypes but no values, so that a ResNet takes
+milliseconds, no memory and no GPU, and a layer that does not fit the one before it is found all the same.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from attrs import define, field
+from torch import Tensor, nn
+
+from visreg.config import ConfigPath
+from visreg.data import Batch, DataInfo, Dataset, Sample, collate, seeded
+from visreg.errors import ConfigError, VisregError, suggest
+from visreg.hook import Hook
+from visreg.metric import Metric
+from visreg.optimizers.groups import param_groups
+from visreg.registry import (
+    DATASETS,
+    HOOKS,
+    LOSSES,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TASKS,
+    TRANSFORMS,
+    Registry,
+    Spec,
+)  # fmt: skip
+from visreg.schema import DataConfig, ParamGroups, Schema
+from visreg.task import Task
+
+Found = Iterator[tuple[ConfigPath, str]]
+SAMPLES = 3  # a batch of one hides what broadcasting lets pass
+
+
+class _FailedError(Exception):
+    """A part could not be made; why has been noted."""
+
+
+@define(eq=False)
+class _DryRun:
+    """The parts made so far, and what was wrong with the others."""
+
+    schema: Schema
+    device: str
+    found: list[tuple[ConfigPath, str]] = field(factory=list)
+
+    def build(self, registry: Registry[Any], spec: Spec, path: ConfigPath, **context: Any) -> Any:
+        """Return what ``spec`` describes; where its constructor raises, blame the argument that it raises for."""
+        spec = _without_weights(spec)
+        try:
+            with torch.device(self.device):
+                return registry.build(spec, **context)
+        except Exception as error:
+            self._reraise_if_unable(error)
+            blamed = self._blame(registry, spec, context)
+            self.found.append(((*path, *blamed), _message(error)))
+            raise _FailedError from error
+
+    def _blame(self, registry: Registry[Any], spec: Spec, context: Mapping[str, Any]) -> ConfigPath:
+        for key in spec:
+            if key != "type":
+                try:
+                    with torch.device(self.device):
+                        registry.build({name: value for name, value in spec.items() if name != key}, **context)
+                except Exception:  # then it is not this argument's fault, or not alone
+                    continue
+                return (key,)
+        return ()
+
+    def _reraise_if_unable(self, error: Exception) -> None:
+        """Let what only the meta device cannot do stop this attempt; the next is made on the CPU."""
+        if self.device == "meta" and ("meta" in str(error).lower() or isinstance(error, NotImplementedError)):
+            raise error
+
+    def build_all(self, registry: Registry[Any], specs: Sequence[Spec], path: ConfigPath) -> list[Any]:
+        """Return the parts of a list, without those that fail."""
+        made = []
+        for index, spec in enumerate(specs):
+            try:
+                made.append(self.build(registry, spec, (*path, index)))
+            except _FailedError:
+                continue
+        return made
+
+    def run(self) -> None:
+        """Build every part and send a blank batch of every split through them."""
+        metrics = self.build_all(METRICS, self.schema.metrics, ("metrics",))
+        self._check_scores(metrics)
+        batches = {name: self._batch(name, section) for name, section in self._splits()}
+        try:
+            task = self._task()
+        except _FailedError:
+            return
+        self._optimizer(task)
+        for name, (batch, info) in batches.items():
+            if batch is not None and not self._forward(task, name, batch, info):
+                return
+        for name, (batch, _) in batches.items():
+            if batch is not None and name != "train":
+                self._measure(task, metrics, batch)
+
+    def _splits(self) -> Iterator[tuple[str, DataConfig]]:
+        sections = {"train": self.schema.train, "val": self.schema.val, "test": self.schema.test}
+        return ((name, section) for name, section in sections.items() if section is not None)
+
+    def _check_scores(self, metrics: Sequence[Metric]) -> None:
+        """Make sure that no two metrics give the same score, and that every score waited for is given."""
+        names = [name for metric in metrics for name in metric.names()]
+        for index, metric in enumerate(metrics):
+            earlier = {name for other in metrics[:index] for name in other.names()}
+            for name in earlier.intersection(metric.names()):
+                self.found.append((("metrics", index), f"gives a second score {name!r}; give it another name"))
+        for key in ("hooks", "default_hooks"):
+            for index, spec in enumerate(getattr(self.schema, key)):
+                try:
+                    hook = self.build(HOOKS, spec, (key, index))
+                except _FailedError:
+                    continue
+                if not isinstance(hook, Hook):
+                    self.found.append(((key, index), f"{spec['type']} is not a Hook; derive it from visreg.Hook"))
+                    continue
+                for name in hook.monitors():
+                    self._check_monitor(name, names, (key, index), spec)
+        for index, spec in enumerate(self.schema.schedules):
+            path = ("schedule", index) if not isinstance(self.schema.schedule, Mapping) else ("schedule",)
+            if spec["type"] == "ReduceLROnPlateau":
+                self._check_monitor(spec.get("monitor"), names, path, spec)
+
+    def _check_monitor(self, name: str | None, names: Sequence[str], path: ConfigPath, spec: Spec) -> None:
+        key = next((key for key, value in spec.items() if value == name), "monitor")
+        if self.schema.val is None:
+            self.found.append(((*path, key), f"{spec['type']} waits for a score, and there is no val to measure it on"))
+        elif name is None:
+            self.found.append((path, f"{spec['type']} needs monitor=…{suggest('', names)}"))
+        elif name not in names:
+            self.found.append(((*path, key), f"no metric gives a score {name!r}{suggest(name, names)}"))
+
+    def _batch(self, name: str, section: DataConfig) -> tuple[Batch | None, DataInfo | None]:
+        """Return a blank batch as the task will see it, or None where its shape cannot be known."""
+        transforms = self.build_all(TRANSFORMS, section.transforms, (name, "transforms"))
+        batch_transforms = self.build_all(TRANSFORMS, section.batch_transforms, (name, "batch_transforms"))
+        try:
+            dataset = self.build(DATASETS, section.dataset, (name, "dataset"))
+        except _FailedError:
+            return None, None
+        info: DataInfo | None = dataset.info if isinstance(dataset, Dataset) else None
+        complete = len(transforms) == len(section.transforms) and len(batch_transforms) == len(section.batch_transforms)
+        if info is None or not complete:
+            return None, info
+        samples = [self._transform(sample, transforms, (name, "transforms")) for sample in _blank_samples(info)]
+        if not samples or any(sample is None for sample in samples) or len({_shapes(s) for s in samples}) > 1:
+            return None, info
+        batch = self._transform(
+            collate([dict(samples[0]) for _ in range(SAMPLES)]), batch_transforms, (name, "batch_transforms")
+        )
+        return (None if batch is None else {**batch, "index": torch.arange(SAMPLES)}), info
+
+    def _transform(self, value: Any, transforms: Sequence[Callable[[Any], Any]], path: ConfigPath) -> Any:
+        for index, transform in enumerate(transforms):
+            try:
+                with seeded(0, index):
+                    value = transform(value)
+            except Exception as error:  # whatever a transform raises, the config named it
+                self.found.append(((*path, index), f"fails on a blank {_shapes(value)}: {_message(error)}"))
+                return None
+        return value
+
+    def _task(self) -> Task:
+        parts = {"model": self.build(MODELS, self.schema.model, ("model",))}
+        if self.schema.loss is not None:
+            parts["loss"] = self.build(LOSSES, self.schema.loss, ("loss",))
+        task: Task = self.build(TASKS, self.schema.task, ("task",), **parts)
+        return task.to(self.device)
+
+    def _optimizer(self, task: Task) -> None:
+        path: ConfigPath = ("optimizer",)
+        try:
+            groups = groups_for(task, self.schema)
+        except ValueError as error:
+            self.found.append((("param_groups",), _message(error)))
+            return
+        try:
+            optimizer = self.build(OPTIMIZERS, self.schema.optimizer, path, params=groups)
+            single = isinstance(self.schema.schedule, Mapping)
+            for index, spec in enumerate(self.schema.schedules):
+                arguments, _ = schedule_arguments(spec, total_steps=1000, total_epochs=10)
+                self.build(SCHEDULES, arguments, ("schedule",) if single else ("schedule", index), optimizer=optimizer)
+        except _FailedError:
+            return
+
+    def _forward(self, task: Task, name: str, batch: Batch, info: DataInfo | None) -> bool:
+        """Return whether losses, or a prediction, come out; note why not."""
+        on_device = _to(batch, self.device)
+        task.train(name == "train")
+        with _innermost(task.model) as stack, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                losses = task(on_device) if name == "train" else {}
+                mismatch = task.mismatch(on_device, info) if info is not None else None
+            except Exception as error:  # whatever a model or loss raises, the config put them together
+                self._reraise_if_unable(error)
+                self.found.append(self._failure(stack, name, batch, error))
+                return False
+        if mismatch:
+            path: ConfigPath = ("model", "num_classes") if "num_classes" in self.schema.model else ("model",)
+            self.found.append((path, f"{mismatch} of {name}.dataset"))
+            return False
+        for message in {str(warning.message) for warning in caught if "size" in str(warning.message)}:
+            self.found.append((("loss",), message.splitlines()[0]))
+        for key, loss in losses.items():
+            if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
+                shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+                self.found.append((("loss",), f"{key!r} must be one floating-point number, and is {shape}"))
+        return True
+
+    def _failure(
+        self, stack: list[tuple[str, nn.Module, Any]], name: str, batch: Batch, error: Exception
+    ) -> tuple[ConfigPath, str]:
+        if stack:
+            where, module, shape = stack[-1]
+            inside = (
+                f"in {where!r}, {module}, given {shape}"
+                if where and not list(module.children())
+                else f"in {where or 'forward'!r}"
+            )
+            return (
+                "model",
+            ), f"cannot take the images {_shapes(batch)} of {name}: {inside}: {_message(error)}{_hint(module, shape)}"
+        part = "task" if isinstance(error, (VisregError, ValueError)) and self.schema.loss is None else "loss"
+        if "in task" in str(error) or "preprocess" in str(error.__traceback__ and _functions(error)):
+            part = "task"
+        return (part,), f"cannot be computed: {_message(error)}"
+
+    def _measure(self, task: Task, metrics: Sequence[Metric], batch: Batch) -> None:
+        """Give each metric a blank prediction, to see that it finds there what it needs."""
+        task.eval()
+        try:
+            with torch.no_grad():
+                predictions = task.predict(_to(batch, self.device))
+        except Exception as error:
+            self._reraise_if_unable(error)
+            self.found.append((("task",), f"cannot predict: {_message(error)}"))
+            return
+        predictions = {
+            key: torch.zeros_like(value, device="cpu") if isinstance(value, Tensor) else value
+            for key, value in predictions.items()
+        }
+        for index, metric in enumerate(metrics):
+            try:
+                metric.reset()
+                metric.update(predictions, batch)
+            except Exception as error:  # whatever a metric raises, the config named it
+                self.found.append((("metrics", index), _message(error)))
+            metric.reset()
+
+
+def dry_run_problems(schema: Schema) -> list[tuple[ConfigPath, str]]:
+    """Return (path, message) of each mistake that shows when a checked config is built and run on blank data."""
+    for device in ("meta", "cpu"):
+        attempt = _DryRun(schema, device)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                attempt.run()
+        except Exception:
+            if device == "cpu":
+                raise
+            continue  # something that has no meta kernel
+        break
+    return attempt.found
+
+
+def groups_for(task: nn.Module, schema: Schema) -> list[dict[str, Any]]:
+    """Return the optimizer's parameter groups for a task: one, unless ``param_groups`` asks for more.
+
+    Raises:
+        ValueError: if a pattern of ``param_groups`` matches no parameter.
+    """
+    from visreg.options import options_of
+
+    options = schema.param_groups
+    if options == ParamGroups():
+        return [{"params": list(task.parameters())}]
+    known = options_of(OPTIMIZERS.get(schema.optimizer["type"]))
+    base = {
+        name: schema.optimizer.get(name, known[name].default if name in known else 0.0)
+        for name in ("lr", "weight_decay")
+    }
+    groups = param_groups(
+        task, **base, no_decay=options.no_decay, lr_scale=options.lr_scale, layer_decay=options.layer_decay
+    )
+    return [{key: value for key, value in group.items() if key == "params" or key in known} for group in groups]
+
+
+def schedule_arguments(spec: Spec, total_steps: int, total_epochs: int) -> tuple[dict[str, Any], str]:
+    """Return a schedule's spec with its length filled in, and what it is counted in: step, epoch or eval."""
+    from visreg.options import options_of
+
+    known = options_of(SCHEDULES.get(spec["type"]))
+    arguments = {key: value for key, value in spec.items() if key not in ("every", "monitor")}
+    if spec["type"] == "ReduceLROnPlateau":
+        return arguments, "eval"
+    every = spec.get("every") or ("step" if "total_steps" in known else "epoch")
+    length = total_steps if every == "step" else total_epochs
+    for name in ("total_steps", "T_max"):
+        if name in known and not (name == "total_steps" and "epochs" in arguments):
+            arguments.setdefault(name, length)
+    return arguments, every
+
+
+def _without_weights(spec: Spec) -> Spec:
+    """Return a spec that loads no pretrained weights, which would be a download."""
+    from visreg.options import options_of
+
+    component = MODELS.find(spec["type"])
+    if component is None or component.owner != "torchvision":
+        return spec
+    known = options_of(component.load())
+    return {**spec, **{name: None for name in ("weights", "weights_backbone") if name in known}}
+
+
+def _blank_samples(info: DataInfo) -> list[Sample]:
+    """Return a blank sample, or two of different sizes where the size is not known, or none."""
+    return [dict(info.sample)] if info.sample else []
+
+
+def _shapes(values: Any) -> str:
+    if not isinstance(values, Mapping):
+        return type(values).__name__
+    image = values.get("image")
+    return str(tuple(image.shape)) if isinstance(image, Tensor) else type(image).__name__
+
+
+def _to(batch: Batch, device: str) -> Batch:
+    from visreg.data import to_device
+
+    moved: Batch = to_device(batch, torch.device(device))
+    return moved
+
+
+@contextmanager
+def _innermost(model: nn.Module) -> Iterator[list[tuple[str, nn.Module, Any]]]:
+    """Keep a stack of the modules whose forward is under way, each with the shape it was given."""
+    stack: list[tuple[str, nn.Module, Any]] = []
+
+    def enter(name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            stack.append((name, module, tuple(inputs[0].shape) if inputs and isinstance(inputs[0], Tensor) else None))
+
+        return hook
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        stack.pop()
+
+    handles = []
+    for name, module in model.named_modules():
+        handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
+    try:
+        yield stack
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hint(module: nn.Module, shape: Any) -> str:
+    if isinstance(module, nn.Linear) and shape and shape[-1] != module.in_features:
+        return f"; its in_features must be {shape[-1]}"
+    if isinstance(module, nn.Conv2d) and shape and len(shape) == 4 and shape[1] != module.in_channels:
+        return f"; its in_channels must be {shape[1]}"
+    return ""
+
+
+def _functions(error: Exception) -> list[str]:
+    import traceback
+
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return "; ".join(problem.message for problem in error.problems)
+    text = (str(error.args[0]) if error.args else str(error)).strip().splitlines()
+    first = text[0] if text else ""
+    return (
+        first
+        if isinstance(error, (VisregError, ValueError, TypeError, RuntimeError))
+        else f"{type(error).__name__}: {first}"
+    )

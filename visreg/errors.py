@@ -1,0 +1,153 @@
+"""Everything visreg raises on purpose, each with the exit code that a command line ends with.
+
+VisregError
+├── ConfigError        2  a config that cannot be built; lists every problem found
+├── RegistryError      2  a name that nobody, or two owners, registered
+├── DataError          3  data that is missing, damaged or empty
+├── CheckpointError    4  a checkpoint that is damaged or does not fit the run loading it
+├── NotFiniteError     5  a loss or gradient that is NaN or infinite
+├── ResourceError      6  disk, memory or device that is not there
+├── DistributedError   7  processes that do not agree or do not answer
+└── PluginError        8  a plugin that fails to import
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+
+
+class VisregError(Exception):
+    """Base class of every error visreg raises on purpose."""
+
+    exit_code: int = 1
+
+
+class RegistryError(VisregError, LookupError):
+    """A name is unknown, or is registered twice."""
+
+    exit_code = 2
+
+
+class DataError(VisregError):
+    """Data is missing, damaged or empty."""
+
+    exit_code = 3
+
+
+class CheckpointError(VisregError):
+    """A checkpoint is damaged, or does not fit the run that is loading it."""
+
+    exit_code = 4
+
+
+class NotFiniteError(VisregError):
+    """A loss or gradient is NaN or infinite."""
+
+    exit_code = 5
+
+
+class ResourceError(VisregError):
+    """A disk, memory or device that the run needs is not there."""
+
+    exit_code = 6
+
+
+class DistributedError(VisregError):
+    """Processes of one run do not agree or do not answer."""
+
+    exit_code = 7
+
+
+class PluginError(VisregError):
+    """A plugin fails to import."""
+
+    exit_code = 8
+
+
+@frozen
+class Location:
+    """A line of a config file, or the flag that set a value.
+
+    >>> print(Location("configs/cnn_mnist.py", 12), Location("--set optimizer.lr=1"))
+    configs/cnn_mnist.py:12 --set optimizer.lr=1
+    """
+
+    file: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+@frozen
+class Problem:
+    """One mistake in a config.
+
+    Attributes:
+        path: where in the config, such as ``model.num_clases`` or ``hooks[0].patience``; empty for the whole.
+        message: what is wrong and what to do.
+        location: the file and line that set the value, if known.
+        exit_code: 8 if a plugin is to blame rather than the config.
+
+    >>> print(Problem("model.num_clases", "no such option", Location("cnn.py", 12)))
+    cnn.py:12: model.num_clases: no such option
+    """
+
+    path: str
+    message: str
+    location: Location | None = None
+    exit_code: int = 2
+
+    def __str__(self) -> str:
+        return ": ".join(str(part) for part in (self.location, self.path, self.message) if part)
+
+
+class ConfigError(VisregError, ValueError):
+    """A config cannot be built.
+
+    Attributes:
+        problems: every mistake found.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        self.exit_code = max((problem.exit_code for problem in problems), default=2)
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+def suggest(name: str, known: Iterable[str], limit: int = 12) -> str:
+    """Return ``"; did you mean 'near'?"``, or the choices where none is near.
+
+    >>> suggest("num_clases", ["num_classes", "width"])
+    "; did you mean 'num_classes'?"
+    >>> suggest("x", ["num_classes", "width"])
+    '; choose from num_classes, width'
+    """
+    names = sorted(known)
+    near = nearest(name, names)
+    if near:
+        return "; did you mean " + " or ".join(repr(other) for other in near) + "?"
+    if not names:
+        return ""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"; choose from {', '.join(names[:limit])}{more}"
+
+
+def nearest(name: str, known: Iterable[str], limit: int = 1) -> list[str]:
+    """Return up to ``limit`` of the ``known`` names that ``name`` may be a misspelling of, best first.
+
+    Case is ignored, and so are ``-`` and ``_``: ``convnet``, ``Conv_Net`` and ``ConvNet`` are one word here.
+    """
+    folded: dict[str, str] = {}
+    for other in known:
+        folded.setdefault(_fold(other), other)
+    return [folded[match] for match in difflib.get_close_matches(_fold(name), folded, n=limit, cutoff=0.6)]
+
+
+def _fold(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")

@@ -1,0 +1,73 @@
+"""Keeps part of a model as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+from attrs.validators import ge, instance_of, min_len, optional
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from visreg.errors import ConfigError, Problem
+from visreg.hook import Hook
+from visreg.hooks.patterns import matches, matching_parameters
+
+if TYPE_CHECKING:
+    from visreg.runner import Runner
+
+
+@define(kw_only=True, eq=False)
+class Freeze(Hook):
+    """Leaves some parameters untrained, for a while or for good.
+
+    Batch norms among the modules that the patterns name keep their running statistics too. The optimizer holds the
+    parameters all the same and skips them, weight decay included, as they have no gradient.
+
+    Args:
+        patterns: which parameters or modules of the model, such as ``["conv1", "layer[12]", "*.bias"]``.
+        epochs: for how many epochs from the start of the run; for good where not given.
+    """
+
+    patterns: Sequence[str] = field(validator=[instance_of((list, tuple)), min_len(1)])
+    epochs: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
+    _parameters: list[nn.Parameter] = field(factory=list, init=False, repr=False)
+    _norms: list[nn.Module] = field(factory=list, init=False, repr=False)
+
+    def before_train(self, runner: Runner) -> None:
+        chosen = matching_parameters(runner.task, self.patterns, "Freeze")
+        if self._is_over(runner):
+            return
+        self._parameters = [parameter for parameter in chosen.values() if parameter.requires_grad]
+        self._norms = [
+            module
+            for name, module in runner.task.named_modules()
+            if isinstance(module, _NormBase) and matches(name, self.patterns)
+        ]
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in runner.task.parameters()):
+            raise ConfigError([Problem("", f"Freeze: {list(self.patterns)} leave no parameter to train; name fewer")])
+
+    def before_epoch(self, runner: Runner) -> None:
+        if self._parameters and self._is_over(runner):
+            self._thaw()
+            runner.wrap()  # or DistributedDataParallel would not average the new gradients
+
+    def before_step(self, runner: Runner) -> None:
+        for norm in self._norms:  # task.train() woke them, at the start of the epoch or after an evaluation
+            norm.eval()
+
+    def after_train(self, runner: Runner) -> None:
+        self._thaw()
+
+    def _is_over(self, runner: Runner) -> bool:
+        return self.epochs is not None and runner.epoch >= self.epochs
+
+    def _thaw(self) -> None:
+        for parameter in self._parameters:
+            parameter.requires_grad_()
+        for norm in self._norms:
+            norm.train()
+        self._parameters, self._norms = [], []

@@ -1,0 +1,6 @@
+"""Losses: how wrong an output is. All of torch's are adopted."""
+
+from visreg.adopted import exported
+from visreg.registry import LOSSES
+
+LOSSES.adopt("torch", exported("torch.nn.modules.loss"))

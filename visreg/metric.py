@@ -1,0 +1,38 @@
+"""How good predictions are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from visreg.data import Batch, Predictions
+
+
+class Metric(ABC):
+    """A score accumulated over the batches of one evaluation, on whatever device the predictions are."""
+
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """Return the names of the scores that `compute` returns; hooks may monitor any of them."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget every batch seen."""
+
+    @abstractmethod
+    def update(self, predictions: Predictions, batch: Batch) -> None:
+        """Take one batch into account; the tensors stay on their device."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Return the scores over every batch seen by every process, by name; NaN where nothing was seen.
+
+        Every process must call it, since their counts are added up here.
+        """
+
+    def per_class(self) -> dict[str, list[float]]:
+        """Return columns of one value for each class, by the column's name, as of the last `compute`.
+
+        Empty where the metric has no such thing.
+        """
+        return {}

@@ -1,0 +1,8 @@
+"""Models: ordinary modules from image tensors to tensors. torchvision's are adopted."""
+
+from visreg.adopted import registered_models
+from visreg.registry import MODELS
+
+MODELS.own(__name__, {"convnet": "ConvNet TwoConv LeNet DropoutConvNet PaddedConvNet", "mlp": "MLP"})
+for _package in ("", ".detection", ".segmentation", ".video"):
+    MODELS.adopt("torchvision", registered_models(f"torchvision.models{_package}"))

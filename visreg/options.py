@@ -1,0 +1,321 @@
+"""The options of a component, read from its signature: their names, types, defaults and validators."""
+
+from __future__ import annotations
+
+import builtins
+import collections.abc
+import difflib
+import enum
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from visreg.errors import nearest, suggest
+
+UNKNOWN: Any = inspect.Parameter.empty
+PLAIN = (type(None), bool, int, float, str, list, tuple, dict)
+
+
+@frozen(eq=False)
+class Option:
+    """One argument of a component's constructor."""
+
+    name: str
+    annotation: Any = UNKNOWN
+    default: Any = UNKNOWN
+    attribute: attrs.Attribute[Any] | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether a config must give it."""
+        return self.default is UNKNOWN
+
+
+@lru_cache(maxsize=1024)
+def options_of(factory: Callable[..., Any]) -> Mapping[str, Option]:
+    """Return the options that ``factory`` takes, by name.
+
+    Where it takes ``**kwargs``, they are those of whatever it passes them to: of a class, the constructors of its
+    bases; of a function, the class that its annotation says it returns.
+
+    >>> sorted(options_of(Option))
+    ['annotation', 'attribute', 'default', 'name']
+    """
+    fields = attrs.fields_dict(factory) if isinstance(factory, type) and attrs.has(factory) else {}
+    by_argument = {field.alias: field for field in fields.values() if field.init}
+    found: dict[str, Option] = {}
+    for function in _passed_through(factory):
+        first = not found
+        hints_of = function.__init__ if isinstance(function, type) else function
+        for name, parameter in _parameters(function).items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+                continue
+            default = parameter.default if first or parameter.default is not UNKNOWN else None
+            annotation = _resolve(parameter.annotation, hints_of)
+            found.setdefault(name, Option(name, annotation, default, by_argument.get(name)))
+    return found
+
+
+@lru_cache(maxsize=1024)
+def open_ended(factory: Callable[..., Any]) -> bool:
+    """Return whether ``factory`` takes keyword arguments whose names cannot be known."""
+    functions = _passed_through(factory)
+    return _takes_kwargs(functions[-1]) if functions else True
+
+
+def problems(
+    factory: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    given: Collection[str] = (),
+    offered: Collection[str] = (),
+    unchecked: Collection[str] = (),
+) -> Iterator[tuple[str, str]]:
+    """Yield (option, what is wrong with it) for each reason ``factory(**arguments)`` would fail; do not call it.
+
+    Args:
+        factory: the component's class or function.
+        arguments: plain data and specs, as a config holds them.
+        given: names of the arguments that the program adds when the time comes, and a config may not.
+        offered: names of those that the program adds unless the config does.
+        unchecked: names of those whose values somebody else looks at.
+    """
+    known = options_of(factory)
+    settable = {name: option for name, option in known.items() if name not in given}
+    unknown = [] if open_ended(factory) else [name for name in arguments if name not in known]
+    missing = [name for name in settable if settable[name].required and name not in {*arguments, *offered}]
+    for name in arguments:
+        if name in settable and name in unchecked:
+            continue
+        if name in settable:
+            yield from ((name, message) for message in value_problems(settable[name], arguments[name]))
+        elif name in known:
+            yield name, "is set by visreg, not by a config; remove it"
+        elif name in unknown:
+            free = [other for other in settable if other not in arguments]
+            yield name, f"no such option{suggest_option(name, free if nearest(name, free) else settable, missing)}"
+    for name in missing:
+        if not difflib.get_close_matches(name, unknown, n=1):  # else it is there, misspelt, and reported already
+            yield name, "missing; it has no default"
+
+
+def suggest_option(name: str, known: Collection[str], missing: Collection[str] = ()) -> str:
+    """Return a suggestion for an unknown option, one that is missing anyway first."""
+    near = nearest(name, missing)
+    return f"; did you mean {near[0]!r}?" if near else suggest(name, known)
+
+
+def value_problems(option: Option, value: Any) -> Iterator[str]:
+    """Yield what is wrong with ``value`` for ``option``: first its type, then, if that is right, its validators."""
+    if option.annotation is UNKNOWN:
+        expected = _like_default(option.default)
+    else:
+        expected = option.annotation
+    if not matches(value, expected):
+        yield f"expected {describe(expected)}, got {value!r}"
+    elif option.attribute is not None and option.attribute.validator is not None and not _has_spec(value):
+        try:
+            option.attribute.validator(None, option.attribute, value)
+        except (TypeError, ValueError) as error:
+            yield _plain_message(error, option, value)
+
+
+def _plain_message(error: Exception, option: Option, value: Any) -> str:
+    message = str(error.args[0]) if error.args else str(error)
+    message = message.replace(f"'{option.name}' ", "", 1).removesuffix(f": {value}").removesuffix(f" (got {value!r})")
+    return f"{message}, got {value!r}"
+
+
+def matches(value: Any, annotation: Any) -> bool:
+    """Return whether a config's ``value`` is fit for a parameter annotated so; True where nobody can tell.
+
+    >>> matches(1, float), matches(True, int), matches([1, 2], tuple[int, int]), matches("a", int | None)
+    (True, False, True, False)
+    """
+    if annotation in (Any, UNKNOWN, object) or isinstance(annotation, (str, typing.TypeVar, typing.ForwardRef)):
+        return True
+    if isinstance(value, Mapping) and "type" in value:
+        return not _is_plain(annotation) or _is_mapping(annotation)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(matches(value, choice) for choice in arguments)
+    if origin is typing.Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if origin is typing.Annotated:
+        return matches(value, arguments[0])
+    return _matches_class(value, origin or annotation, arguments)
+
+
+def _matches_class(value: Any, wanted: Any, arguments: tuple[Any, ...]) -> bool:
+    if not isinstance(wanted, type):
+        return True
+    if wanted is type(None):
+        return value is None
+    if wanted in (int, float):
+        return isinstance(value, (int, float) if wanted is float else int) and not isinstance(value, bool)
+    if wanted in (bool, str):
+        return isinstance(value, wanted)
+    if issubclass(wanted, enum.Enum):
+        return isinstance(value, str) and _enum_member(wanted, value) is not None
+    if wanted is Path or wanted.__name__ == "PathLike":
+        return isinstance(value, str)
+    if issubclass(wanted, collections.abc.Mapping):
+        return isinstance(value, Mapping) and all(matches(item, arguments[1]) for item in value.values() if arguments)
+    if issubclass(wanted, tuple) and arguments and arguments[-1] is not ...:
+        return isinstance(value, (list, tuple)) and len(value) == len(arguments) and all(map(matches, value, arguments))
+    if wanted is collections.abc.Callable or not issubclass(wanted, collections.abc.Iterable):
+        return _is_instance(value, wanted)
+    if wanted.__name__ == "Tensor":
+        return _is_numbers(value)
+    if isinstance(value, (list, tuple)):
+        return not arguments or all(matches(item, arguments[0]) for item in value)
+    return _is_instance(value, wanted) and not isinstance(value, (str, dict))
+
+
+def _is_instance(value: Any, wanted: type) -> bool:
+    # A class that is not plain data can only be had from a spec, or be given as an object from Python.
+    return not isinstance(value, PLAIN) and (wanted is collections.abc.Callable or isinstance(value, wanted))
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Return whether only plain data, and no built object, fits the annotation."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return all(_is_plain(choice) for choice in arguments)
+    if origin is typing.Literal:
+        return True
+    if origin is typing.Annotated:
+        return _is_plain(arguments[0])
+    kind = origin or annotation
+    return isinstance(kind, type) and (
+        issubclass(kind, (bool, int, float, str, bytes, type(None), enum.Enum, Path, list, tuple, set, dict))
+        or kind in (collections.abc.Sequence, collections.abc.Mapping)
+        or kind.__name__ in ("Tensor", "PathLike")
+    )
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return any(
+        isinstance(kind := typing.get_origin(choice) or choice, type) and issubclass(kind, collections.abc.Mapping)
+        for choice in _choices(annotation)
+    )
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        _is_numbers(item) or (isinstance(item, (int, float)) and not isinstance(item, bool)) for item in value
+    )
+
+
+def _has_spec(value: Any) -> bool:
+    """Return whether ``value`` holds a spec, whose validators must wait until it is built."""
+    if isinstance(value, Mapping):
+        return "type" in value or any(map(_has_spec, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_spec, value))
+
+
+def fit(value: Any, annotation: Any) -> Any:
+    """Return ``value`` as the parameter wants it: a list as the tuple, tensor or enum member it stands for."""
+    if not isinstance(value, (str, list)):
+        return value
+    for choice in _choices(annotation):
+        if isinstance(value, str) and isinstance(choice, type) and issubclass(choice, enum.Enum):
+            return _enum_member(choice, value) or value
+        if isinstance(value, list) and getattr(choice, "__name__", "") == "Tensor" and _is_numbers(value):
+            return sys.modules["torch"].tensor(value, dtype=sys.modules["torch"].get_default_dtype())
+        if isinstance(value, list) and (typing.get_origin(choice) or choice) is list:
+            return value
+        if isinstance(value, list) and (typing.get_origin(choice) or choice) is tuple:
+            return tuple(value)
+    return value
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if union else (annotation,)
+
+
+def _enum_member(kind: type[enum.Enum], value: str) -> enum.Enum | None:
+    return next((member for member in kind if value.lower() in (member.name.lower(), str(member.value).lower())), None)
+
+
+def describe(annotation: Any) -> str:
+    """Return what an annotation asks for, in words.
+
+    >>> describe(float | None), describe(tuple[int, int]), describe(typing.Literal["a", "b"])
+    ('float or None', 'tuple[int, int]', "'a' or 'b'")
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(describe(choice) for choice in arguments))
+    if origin is typing.Literal:
+        return " or ".join(map(repr, arguments))
+    if annotation is type(None):
+        return "None"
+    if origin is collections.abc.Callable or not _is_plain(annotation):
+        name = getattr(origin or annotation, "__name__", str(annotation))
+        return name if name in ("Iterable", "Callable") else f"a dict(type=…) that makes a {name}"
+    if arguments:
+        return f"{getattr(origin, '__name__', origin)}[{', '.join(describe(item) for item in arguments)}]"
+    return {"Tensor": "a list of numbers", "Path": "str", "PathLike": "str"}.get(
+        getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation))
+    )
+
+
+def _like_default(default: Any) -> Any:
+    """Return the type that a parameter without annotation can be taken to want, judged by its default."""
+    if isinstance(default, bool):
+        return bool
+    if isinstance(default, (int, float)):
+        return float | tuple | list | None
+    return Any
+
+
+def _passed_through(factory: Callable[..., Any]) -> list[Any]:
+    """Return ``factory`` and, while keyword arguments are passed on, what receives them."""
+    chain: list[Any] = [factory]
+    if isinstance(factory, type):
+        if _takes_kwargs(factory):
+            chain += [base for base in factory.__mro__[1:-1] if "__init__" in vars(base)]
+    elif _takes_kwargs(factory):
+        made = _resolve(getattr(factory, "__annotations__", {}).get("return", UNKNOWN), factory)
+        if isinstance(made, type):
+            chain.append(made)
+    cut = next((number for number, function in enumerate(chain) if not _takes_kwargs(function)), len(chain) - 1)
+    return chain[: cut + 1]
+
+
+def _takes_kwargs(function: Callable[..., Any]) -> bool:
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in _parameters(function).values())
+
+
+@lru_cache(maxsize=1024)
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    if isinstance(function, type):
+        found = list(inspect.signature(function.__init__).parameters.items())[1:]
+        return dict(found)
+    return inspect.signature(function).parameters
+
+
+def _resolve(annotation: Any, function: Any) -> Any:
+    """Return an annotation that is text as what it means, or `Any` where that cannot be had at run time."""
+    if not isinstance(annotation, str):
+        return annotation
+    module = sys.modules.get(getattr(function, "__module__", ""), None)
+    names = {
+        **vars(builtins),
+        **vars(typing),
+        **(vars(module) if module else {}),
+        **getattr(function, "__globals__", {}),
+    }
+    try:
+        return eval(annotation, names)  # the text of the function's own annotation: code that was imported already
+    except Exception:  # names that are only imported for type checkers
+        return Any

@@ -1,0 +1,348 @@
+"""Names for things: a registry maps a name to the class or function that makes a component.
+
+A component is a plain class or function, registered under its own name. It joins in one of four ways, and is imported
+only when somebody asks for its name:
+
+own       a line in the table of its zoo folder, such as ``visreg/models/__init__.py``
+plugin    a line in the ``pyproject.toml`` of an installed package, under the entry-point group ``visreg.models``
+file      the decorator ``@MODELS.register`` in a file that a config lists under ``plugins``
+adopted   by being torch's or torchvision's own, such as ``SGD`` or ``resnet18``
+
+Names are looked up in that order, the middle two being of one rank. Two owners of one rank are an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from attrs import field, frozen
+
+from visreg.errors import Location, PluginError, RegistryError, VisregError, nearest, suggest
+from visreg.options import fit, options_of
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from visreg.data import Dataset, Transform
+    from visreg.hook import Hook
+    from visreg.metric import Metric
+    from visreg.task import Task
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+Spec = Mapping[str, Any]  # {"type": name, **keyword arguments}
+
+
+@frozen
+class Component:
+    """A name, whose it is, and where to import it from.
+
+    Attributes:
+        target: ``"module:attribute"``, as in an entry point.
+        source: ``"own"``, ``"plugin"``, ``"file"`` or ``"adopted"``.
+        owner: the distribution and its version, or the file.
+    """
+
+    name: str
+    target: str
+    source: str
+    owner: str
+    factory: Callable[..., Any] | None = field(default=None, eq=False, repr=False)
+
+    def load(self) -> Callable[..., Any]:
+        """Return the class or function itself.
+
+        Raises:
+            PluginError: if a plugin fails to import, whatever the reason; the original exception is its cause.
+        """
+        if self.factory is not None:
+            return self.factory
+        module, _, attribute = self.target.partition(":")
+        try:
+            found = importlib.import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except (Exception, SystemExit) as error:
+            if self.source != "plugin":
+                raise
+            raise PluginError(
+                f"{self.name!r}: plugin {self.owner} failed to import {self.target}: "
+                f"{type(error).__name__}: {error}{_raised_at(error)}; update or uninstall the plugin"
+            ) from error
+        if not callable(found):
+            raise PluginError(f"{self.name!r}: plugin {self.owner}: {self.target} is not a class or function")
+        return found  # type: ignore[return-value]  # callable() does not narrow a module
+
+    def __str__(self) -> str:
+        return f"{self.owner} ({self.target})"
+
+
+class Registry(Generic[T]):
+    """A table from names to factories of ``T``.
+
+    >>> SHAPES = Registry("shapes")
+    >>> @SHAPES.register
+    ... def circle(radius: float) -> str:
+    ...     return f"circle of radius {radius}"
+    >>> SHAPES.build({"type": "circle", "radius": 2.0})
+    'circle of radius 2.0'
+    """
+
+    def __init__(self, kind: str, adapter: str = "") -> None:
+        """Make an empty table; ``adapter`` names what turns a factory that is not made for visreg into one that is."""
+        self.kind = kind
+        self._adapter = adapter
+        self._own: dict[str, Component] = {}
+        self._files: dict[str, Component] = {}
+        self._adopted: list[tuple[str, Callable[[], Mapping[str, str]]]] = []
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind!r}, {len(list(self))} names)"
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield every known name, sorted; no component is imported."""
+        return iter(sorted({*self._own, *self._files, *_plugins(self.kind), *self._all_adopted()}))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.find(name) is not None
+
+    def own(self, package: str, table: Mapping[str, str]) -> None:
+        """File visreg's own components: the names in each module of a zoo folder, separated by spaces."""
+        for module, names in table.items():
+            for name in names.split():
+                self._own[name] = Component(name, f"{package}.{module}:{name}", "own", "visreg")
+
+    def adopt(self, distribution: str, names: Callable[[], Mapping[str, str]]) -> None:
+        """File another library's components; ``names`` tells name and target of each without importing it."""
+        self._adopted.append((distribution, names))
+
+    def register(self, factory: F) -> F:
+        """File a class or function under its own name; for a file that a config lists under ``plugins``.
+
+        Raises:
+            RegistryError: if the name is taken by visreg, an installed plugin or another file.
+        """
+        name = factory.__name__
+        owner = inspect.getsourcefile(factory) or factory.__module__
+        taken = self._own.get(name) or _plugins(self.kind).get(name) or self._files.get(name)
+        if taken is not None and taken.owner != owner:
+            raise RegistryError(f"{self.kind}: {name!r} from {owner} is already registered by {taken}; rename it")
+        self._files[name] = Component(name, f"{factory.__module__}:{name}", "file", owner, factory)
+        return factory
+
+    def forget(self, owner: str) -> None:
+        """Drop what the file ``owner`` registered, so that it can be read anew."""
+        self._files = {name: component for name, component in self._files.items() if component.owner != owner}
+
+    def find(self, name: str) -> Component | None:
+        """Return whose ``name`` is, or None; nothing is imported.
+
+        Raises:
+            RegistryError: if two plugins, or a plugin and a file, have the name.
+        """
+        if name in self._own:
+            return self._own[name]
+        plugin, file = _plugins(self.kind).get(name), self._files.get(name)
+        if isinstance(plugin, tuple):
+            raise RegistryError(
+                f"{self.kind}: {name!r} is registered by {' and by '.join(map(str, plugin))}; uninstall one"
+            )
+        return file or plugin or self._all_adopted().get(name)
+
+    def get(self, name: str) -> Callable[..., T]:
+        """Return the factory called ``name``, importing it if need be.
+
+        Raises:
+            RegistryError: if nobody has the name; the message offers the nearest ones, and other kinds that have it.
+            PluginError: if the plugin that has it fails to import.
+        """
+        component = self.find(name)
+        if component is None:
+            raise RegistryError(f"{name!r} is not among the {self.kind}{self._hint(name)}")
+        return component.load()
+
+    def _hint(self, name: str) -> str:
+        elsewhere = [registry.kind for registry in KINDS.values() if registry is not self and name in registry]
+        if elsewhere:
+            return f"; it is one of the {' and '.join(elsewhere)}"
+        near = nearest(name, self, limit=3)
+        if near or len(list(self)) < 12:
+            return suggest(name, near or self)
+        return f"; `visreg list {self.kind}` shows all {len(list(self))}"
+
+    def build(self, spec: Spec, location: Location | None = None, **context: object) -> T:
+        """Build the component that ``spec`` describes, its nested specs first.
+
+        Args:
+            spec: ``{"type": name, ...}``; the other items are the factory's keyword arguments.
+            location: where the spec was written, for the note that a failing constructor gets.
+            context: what a config cannot hold, such as an optimizer's parameters; a factory, here or nested, gets
+                those that it has a parameter for.
+        """
+        factory = self.get(spec["type"])
+        known = options_of(factory)
+        arguments: dict[str, Any] = {}
+        for key, value in spec.items():
+            if key != "type":
+                annotation = known[key].annotation if key in known else Any
+                arguments[key] = fit(self._build_nested(value, annotation, context), annotation)
+        try:
+            made = self._adapt(factory)(**arguments, **{key: context[key] for key in context if key in known})
+        except Exception as error:
+            if not isinstance(error, VisregError):
+                place = f" at {location}" if location else ""
+                error.add_note(f"while building {spec['type']!r} from {self.kind}{place} with {_short(arguments)}")
+            raise
+        return made  # type: ignore[no-any-return]
+
+    def _build_nested(self, value: Any, annotation: Any, context: Mapping[str, object]) -> Any:
+        if isinstance(value, Mapping):
+            if "type" in value:
+                return kind_of(annotation, self).build(value, **context)
+            return {key: self._build_nested(item, annotation, context) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._build_nested(item, annotation, context) for item in value)
+        return value
+
+    def _adapt(self, factory: Callable[..., Any]) -> Callable[..., Any]:
+        if not self._adapter:
+            return factory
+        module, _, attribute = self._adapter.partition(":")
+        adapted: Callable[..., Any] = getattr(importlib.import_module(module), attribute)(factory)
+        return adapted
+
+    def _all_adopted(self) -> dict[str, Component]:
+        return {
+            name: Component(name, target, "adopted", distribution)
+            for distribution, names in self._adopted
+            for name, target in names().items()
+        }
+
+
+def kind_of(annotation: Any, parent: Registry[Any]) -> Registry[Any]:
+    """Return the registry of a nested spec: the one its parameter's annotation names, else its parent's."""
+    text = str(annotation)
+    return next((registry for word, registry in KIND_OF_CLASS.items() if word in text), parent)
+
+
+def load_file(path: Path) -> None:
+    """Run a plugin file, whose decorators register what it has; a second call does nothing until the file changes.
+
+    Raises:
+        PluginError: if it fails, with the line; what it registered before that is forgotten.
+    """
+    path = path.resolve()
+    name = f"visreg_file_{path.stem}_{abs(hash(path)):x}"
+    stamp = path.stat().st_mtime_ns if path.is_file() else 0
+    if name in sys.modules and sys.modules[name].__dict__.get("__visreg_stamp__") == stamp:
+        return
+    for registry in KINDS.values():
+        registry.forget(str(path))
+    spec = importlib.util.spec_from_file_location(name, path)
+    if not stamp or spec is None or spec.loader is None:
+        raise PluginError(f"plugin file {path} does not exist or is not a .py file")
+    module = importlib.util.module_from_spec(spec)
+    module.__dict__["__visreg_stamp__"] = stamp
+    sys.modules[name] = module  # where dataclasses and pickle of worker processes look for it
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        for registry in KINDS.values():
+            registry.forget(str(path))
+        if isinstance(error, RegistryError):
+            raise
+        raise PluginError(f"plugin file {path} failed: {type(error).__name__}: {error}{_raised_at(error)}") from error
+
+
+def _raised_at(error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}:{error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
+
+
+def _short(arguments: Mapping[str, Any], limit: int = 200) -> str:
+    text = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+@cache
+def _plugins(kind: str) -> dict[str, Any]:
+    """Return the components of installed plugins, unimported; a tuple of them where several have one name."""
+    found: dict[str, Any] = {}
+    for name, target, owner in _entry_points(f"visreg.{kind}"):
+        component = Component(name, target, "plugin", owner)
+        if name in found and component not in (found[name] if isinstance(found[name], tuple) else (found[name],)):
+            others = found[name] if isinstance(found[name], tuple) else (found[name],)
+            found[name] = (*others, component)
+        else:
+            found.setdefault(name, component)
+    return found
+
+
+def _entry_points(group: str) -> list[tuple[str, str, str]]:
+    """Return (name, target, distribution) of every installed entry point of ``group``."""
+    import entrypoints
+
+    try:
+        # Not get_group_named, which drops all but one of several with the same name without a word.
+        return [
+            (point.name, f"{point.module_name}:{point.object_name or ''}", _owner(point.distro))
+            for point in entrypoints.get_group_all(group)
+        ]
+    except (entrypoints.BadEntryPoint, OSError, ValueError, LookupError) as error:
+        _warn_of_broken_metadata(str(error))
+    from importlib.metadata import entry_points
+
+    return [
+        (point.name, point.value, f"{point.dist.name} {point.dist.version}" if point.dist else "?")
+        for point in entry_points(group=group)
+    ]
+
+
+def _owner(distribution: Any) -> str:
+    return f"{distribution.name} {distribution.version}" if distribution else "?"
+
+
+@cache
+def _warn_of_broken_metadata(reason: str) -> None:
+    warnings.warn(
+        f"an installed package's entry_points.txt is malformed ({reason}); its components are left out",
+        stacklevel=2,
+    )
+
+
+MODELS: Registry[nn.Module] = Registry("models")
+LOSSES: Registry[nn.Module] = Registry("losses")
+TASKS: Registry[Task] = Registry("tasks")
+DATASETS: Registry[Dataset] = Registry("datasets", adapter="visreg.datasets.adopted:adapt")
+TRANSFORMS: Registry[Transform] = Registry("transforms")
+METRICS: Registry[Metric] = Registry("metrics")
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizers")
+SCHEDULES: Registry[LRScheduler] = Registry("schedules")
+HOOKS: Registry[Hook] = Registry("hooks")
+
+KINDS: Mapping[str, Registry[Any]] = {
+    registry.kind: registry
+    for registry in (MODELS, LOSSES, TASKS, DATASETS, TRANSFORMS, METRICS, OPTIMIZERS, SCHEDULES, HOOKS)
+}
+KIND_OF_CLASS: Mapping[str, Registry[Any]] = {
+    "Dataset": DATASETS, "Metric": METRICS, "Hook": HOOKS, "LRScheduler": SCHEDULES, "Optimizer": OPTIMIZERS,
+}  # fmt: skip
+
+
+def names_of(kinds: Collection[str] | None = None) -> dict[str, list[str]]:
+    """Return every known name, by kind."""
+    return {kind: list(registry) for kind, registry in KINDS.items() if kinds is None or kind in kinds}

@@ -1,0 +1,205 @@
+"""What a config is made of: its sections, and every place in it that holds a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from attrs import Attribute, field, frozen
+from attrs.validators import ge, instance_of, matches_re, min_len, optional
+
+from visreg.registry import (
+    DATASETS,
+    HOOKS,
+    LOSSES,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TASKS,
+    TRANSFORMS,
+    Registry,
+    Spec,
+)  # fmt: skip
+
+DEFAULT_HOOKS: Sequence[Spec] = ({"type": "Console"}, {"type": "MetricsLog"}, {"type": "Checkpoint"})
+
+
+def _fraction(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and not 0 < value <= 1:
+        raise ValueError("must be above 0 and at most 1")
+
+
+@frozen(kw_only=True)
+class DataConfig:
+    """Where the batches of one split come from.
+
+    Attributes:
+        dataset: gives the samples.
+        transforms: what each sample passes through, in order, drawn from (seed, epoch, index).
+        batch_transforms: what each batch passes through, on the device.
+        batch_size: samples in a batch, over all processes; in training, those of one optimizer step.
+        workers: processes that make samples; 0 makes them in this one. Unused where the data is in memory.
+        in_memory: hold the whole dataset on the device and batch it by index; by itself where it can.
+        drop_last: leave out a last batch that is not full.
+        shuffle: another order every epoch; by default in training only.
+    """
+
+    dataset: Spec
+    transforms: Sequence[Spec] = ()
+    batch_transforms: Sequence[Spec] = ()
+    batch_size: int = field(validator=ge(1))
+    workers: int = field(default=0, validator=ge(0))
+    in_memory: Literal["auto"] | bool = "auto"
+    drop_last: bool = False
+    shuffle: bool | None = None
+
+
+@frozen(kw_only=True)
+class RunConfig:
+    """How to run; with the same seed, only epochs, steps and precision change what is learnt.
+
+    Attributes:
+        epochs: times to go through the training data; or give steps.
+        steps: optimizer steps to take; or give epochs.
+        eval_every: how many epochs, or steps where steps are given, lie between two evaluations.
+        seed: of the initial weights, the order and the augmentation.
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        precision: of matrix products; weights stay float32.
+        accumulate: how many parts to cut each batch into, to save memory; the step is the same.
+        compile: compile the training step with ``torch.compile``.
+        deterministic: use deterministic algorithms only, where a GPU has others that are faster.
+        work_dir: the run's folder; ``work/<name of the config>`` by default.
+    """
+
+    epochs: int | None = field(default=None, validator=optional(ge(1)))
+    steps: int | None = field(default=None, validator=optional(ge(1)))
+    eval_every: int | None = field(default=None, validator=optional(ge(1)))
+    seed: int = field(default=0, validator=ge(0))
+    device: str = field(default="auto", validator=matches_re(r"auto|cpu|cuda(:\d+)?"))
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulate: int = field(default=1, validator=ge(1))
+    compile: bool = False
+    deterministic: bool = False
+    work_dir: str | None = field(default=None, validator=optional(min_len(1)))
+
+
+@frozen(kw_only=True)
+class ParamGroups:
+    """Options that some parameters have of their own.
+
+    Attributes:
+        no_decay: parameters without weight decay: ``"norm"``, ``"bias"``, or patterns such as ``"*.pos_embed"``.
+        lr_scale: what to multiply the learning rate by, by pattern or prefix: ``{"model.features": 0.1}``.
+        layer_decay: multiply the rate by this once more for each layer further from the output.
+    """
+
+    no_decay: Sequence[str] = ()
+    lr_scale: Mapping[str, float] = field(factory=dict)
+    layer_decay: float | None = field(default=None, validator=_fraction)
+
+
+@frozen(kw_only=True)
+class ScheduleKeys:
+    """Keys of a schedule's spec that say how it is counted rather than what it is.
+
+    Attributes:
+        every: move on after every step, or every epoch; steps if the schedule takes ``total_steps``, else epochs.
+        monitor: the score that a ReduceLROnPlateau waits for.
+    """
+
+    every: Literal["step", "epoch"] | None = None
+    monitor: str | None = None
+
+
+@frozen(kw_only=True)
+class Schema:
+    """A whole config.
+
+    Attributes:
+        task: what is learnt. model: the network. loss: how wrong it is, unless the model itself knows.
+        metrics: how good it is. optimizer, param_groups, schedule: how it learns.
+        hooks: what else happens, in order. default_hooks: come last, save those of a type that ``hooks`` has.
+        train, val, test: the data. run: how to run.
+        plugins: files to run first, relative to the config, that register components.
+    """
+
+    task: Spec
+    model: Spec
+    loss: Spec | None = None
+    metrics: Sequence[Spec] = ()
+    optimizer: Spec
+    param_groups: ParamGroups = field(factory=ParamGroups)
+    schedule: Spec | Sequence[Spec] = ()
+    hooks: Sequence[Spec] = ()
+    default_hooks: Sequence[Spec] = DEFAULT_HOOKS
+    train: DataConfig
+    val: DataConfig | None = None
+    test: DataConfig | None = None
+    run: RunConfig
+    plugins: Sequence[str] = field(default=(), validator=instance_of((list, tuple)))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Schema:
+        """Return ``values``, which have been checked, with every default filled in."""
+        sections = {name: kind(**values[name]) for name, kind in SECTIONS.items() if values.get(name) is not None}
+        return cls(**{**values, **sections})
+
+    @property
+    def all_hooks(self) -> list[Spec]:
+        """The hooks, and the default ones of types that are not among them."""
+        listed = {hook["type"] for hook in self.hooks}
+        return [*self.hooks, *(hook for hook in self.default_hooks if hook["type"] not in listed)]
+
+    @property
+    def schedules(self) -> list[Spec]:
+        """The schedules, of which there may be none, one or several."""
+        return [self.schedule] if isinstance(self.schedule, Mapping) else list(self.schedule)
+
+    def work_dir(self, file: Path | None) -> Path:
+        """Return the run's folder."""
+        return Path(self.run.work_dir or f"work/{file.stem if file else 'run'}")
+
+
+SECTIONS: Mapping[str, type[Any]] = {
+    "param_groups": ParamGroups, "train": DataConfig, "val": DataConfig, "test": DataConfig, "run": RunConfig,
+}  # fmt: skip
+
+
+@frozen(kw_only=True)
+class Slot:
+    """A place in a config that holds a spec, or a list of them.
+
+    Attributes:
+        registry: whose names its ``type`` can be.
+        many: whether it holds a list.
+        given: arguments that visreg adds. offered: those that it adds unless the config does.
+        keys: the class of further keys that are not the component's own.
+    """
+
+    registry: Registry[Any]
+    many: bool = False
+    given: frozenset[str] = frozenset()
+    offered: frozenset[str] = frozenset()
+    keys: type[Any] | None = None
+
+
+SLOTS: Mapping[str, Slot] = {
+    "task": Slot(registry=TASKS, given=frozenset({"model", "loss"})),
+    "model": Slot(registry=MODELS),
+    "loss": Slot(registry=LOSSES),
+    "metrics": Slot(registry=METRICS, many=True),
+    "optimizer": Slot(registry=OPTIMIZERS, given=frozenset({"params"})),
+    "schedule": Slot(
+        registry=SCHEDULES,
+        given=frozenset({"optimizer"}),
+        offered=frozenset({"total_steps", "T_max"}),
+        keys=ScheduleKeys,
+    ),
+    "hooks": Slot(registry=HOOKS, many=True),
+    "default_hooks": Slot(registry=HOOKS, many=True),
+    "dataset": Slot(registry=DATASETS, offered=frozenset({"root"})),
+    "transforms": Slot(registry=TRANSFORMS, many=True),
+    "batch_transforms": Slot(registry=TRANSFORMS, many=True),
+}

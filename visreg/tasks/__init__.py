@@ -1,0 +1,5 @@
+"""Tasks: what a model's output means, what it is trained to and what it predicts."""
+
+from visreg.registry import TASKS
+
+TASKS.own(__name__, {"classification": "Classification"})
