@@ -169,14 +169,31 @@ class _out_of_memory_explained:  # noqa: N801  used as a statement, like context
             raise ResourceError(f"{first}; lower train.batch_size, or raise run.accumulate") from error
 
 
+class _Stdout(logging.StreamHandler[Any]):
+    """Writes to whatever is stdout now, so that a live progress bar can put the lines above itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:  # type: ignore[override]  # an attribute there, fixed when it is made
+        return sys.stdout
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        if not isinstance(sys.exception(), (OSError, ValueError)):  # a closed stdout does not stop training
+            super().handleError(record)
+
+
 def _log_to_stdout() -> None:
     logger.setLevel(logging.INFO if dist.is_main() else logging.ERROR)
     logger.propagate = False
-    for handler in list(logger.handlers):  # a second call in one process, as in tests, finds a new stdout
+    for handler in list(logger.handlers):  # a second call in one process, as in tests
         logger.removeHandler(handler)
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
+        handler.close()
+    stdout = _Stdout()
+    stdout.setFormatter(logging.Formatter("%(message)s"))
+    stdout.addFilter(lambda record: record.name != "visreg.console")  # which prints its rows itself
+    logger.addHandler(stdout)
 
 
 def _log_to_file(path: Path) -> None:

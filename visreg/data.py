@@ -187,9 +187,11 @@ class TensorLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         device = next(iter(self.tensors.values())).device
         for indices in self.batching.batches(epoch, start):
+            if not len(indices):
+                continue
             place = indices.to(device, non_blocking=True)
             batch: Batch = {name: tensor.index_select(0, place) for name, tensor in self.tensors.items()}
-            batch["index"] = indices
+            batch["index"] = place
             yield _transformed(batch, self.batch_transforms)
 
 
@@ -306,13 +308,23 @@ def _mix(*parts: int) -> int:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples into a batch; the keys in ``RAGGED`` stay lists, one item for each sample."""
-    return {
-        key: [sample[key] for sample in samples]
-        if key in RAGGED
-        else default_collate([sample[key] for sample in samples])
-        for key in samples[0]
-    }
+    """Stack samples into a batch; the keys in ``RAGGED`` stay lists, one item for each sample.
+
+    Raises:
+        DataError: if the samples differ in their keys or shapes.
+    """
+    batch: Batch = {}
+    for key in samples[0]:
+        try:
+            values = [sample[key] for sample in samples]
+            batch[key] = values if key in RAGGED else default_collate(values)
+        except (KeyError, RuntimeError, TypeError) as error:
+            shapes = sorted({str(tuple(getattr(sample.get(key), "shape", ()))) for sample in samples})
+            raise DataError(
+                f"{key!r} differs between the samples of a batch, of shapes {', '.join(shapes)}; "
+                f"add a transform that makes them alike, such as Resize ({type(error).__name__}: {error})"
+            ) from error
+    return batch
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -62,7 +62,7 @@ class _DryRun:
         except Exception as error:
             self._reraise_if_unable(error)
             blamed = self._blame(registry, spec, context)
-            self.found.append(((*path, *blamed), _message(error)))
+            self.found.append(((*path, *blamed), f"{_message(error)}, from {_call(spec)}"))
             raise _FailedError from error
 
     def _blame(self, registry: Registry[Any], spec: Spec, context: Mapping[str, Any]) -> ConfigPath:
@@ -337,6 +337,12 @@ def _shapes(values: Any) -> str:
         return type(values).__name__
     image = values.get("image")
     return str(tuple(image.shape)) if isinstance(image, Tensor) else type(image).__name__
+
+
+def _call(spec: Spec) -> str:
+    """Return the call that a spec stands for, as text."""
+    arguments = ", ".join(f"{key}={value!r}" for key, value in spec.items() if key != "type")
+    return f"{spec['type']}({arguments if len(arguments) < 200 else arguments[:200] + '…'})"
 
 
 def _to(batch: Batch, device: str) -> Batch:

@@ -142,12 +142,48 @@ def nearest(name: str, known: Iterable[str], limit: int = 1) -> list[str]:
     """Return up to ``limit`` of the ``known`` names that ``name`` may be a misspelling of, best first.
 
     Case is ignored, and so are ``-`` and ``_``: ``convnet``, ``Conv_Net`` and ``ConvNet`` are one word here.
+
+    >>> nearest("rl", ["lr", "nesterov"]), nearest("Conv_net", ["ConvNet"]), nearest("x", ["momentum"])
+    (['lr'], ['ConvNet'], [])
     """
     folded: dict[str, str] = {}
     for other in known:
         folded.setdefault(_fold(other), other)
-    return [folded[match] for match in difflib.get_close_matches(_fold(name), folded, n=limit, cutoff=0.6)]
+    wanted = _fold(name)
+    near = set(difflib.get_close_matches(wanted, folded, n=limit + 3, cutoff=0.6))
+    near |= {other for other in folded if abs(len(other) - len(wanted)) < 2 and _distance(wanted, other) == 1}
+    near |= {other for other in folded if min(len(other), len(wanted)) > 2 and _begins(other, wanted)}
+    ranked = sorted(near, key=lambda other: (_distance(wanted, other), -_similarity(wanted, other), other))
+    return [folded[match] for match in ranked[:limit]]
 
 
 def _fold(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
+
+
+def _begins(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+def _similarity(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _distance(one: str, other: str) -> int:
+    """Return how many letters must be added, dropped, replaced or swapped with the next to turn one into the other.
+
+    The optimal string alignment distance (Damerau 1964).
+
+    >>> _distance("lr", "rl"), _distance("momentum", "momntum"), _distance("adam", "sgd")
+    (1, 1, 4)
+    """
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, start=1):
+        above, before, row = before, row, [i]
+        for j, match in enumerate(other, start=1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != match))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == match:
+                cost = min(cost, above[j - 2] + 1)
+            row.append(cost)
+    return row[-1]

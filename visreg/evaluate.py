@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from visreg.build import build_evaluator
 from visreg.checkpoint import load
 from visreg.config import Config, apply_overrides, config_from, loads_json
 from visreg.errors import CheckpointError, ResourceError
+
+MAX_ROWS, MAX_COLUMNS = 100, 20  # of a table on a screen
 
 
 @frozen
@@ -25,7 +28,7 @@ class Result:
     Attributes:
         data: the name of the dataset; a split of it was scored.
         scores: every metric's scores, by name.
-        per_class: columns of one value for each class, by name.
+        per_class: of each metric that has them, columns of one value for each class, by name.
     """
 
     checkpoint: Path
@@ -34,7 +37,7 @@ class Result:
     split: str
     classes: tuple[str, ...]
     scores: dict[str, float]
-    per_class: dict[str, list[float]]
+    per_class: tuple[dict[str, list[float]], ...]
 
 
 def evaluate_checkpoint(
@@ -70,32 +73,38 @@ def evaluate_checkpoint(
     runner.load_task(state)
     runner.load_hooks(state)
     scores = runner.evaluate()
-    per_class = {name: column for metric in runner.metrics for name, column in metric.per_class().items()}
+    per_class = tuple(columns for metric in runner.metrics if (columns := metric.per_class()))
     return Result(path, state["step"], runner.val_loader.info.name, split, classes, scores, per_class)
 
 
 def print_scores(result: Result) -> None:
-    """Print the scores as a table, and another of what is known of each class."""
-    console = Console()
-    table = Table(
-        title=f"{result.checkpoint.name} (step {result.step}), {result.split} on {result.data}", title_justify="left"
-    )
-    table.add_column("score")
-    table.add_column("value", justify="right")
+    """Print the scores as a table, and what is known of each class as others, where they fit a screen."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    print(f"{result.checkpoint} (step {result.step}), {result.split} on {result.data}")
+    table = Table("score", Column("value", justify="right"))
     for name, value in result.scores.items():
         table.add_row(name, f"{value:.4f}")
     console.print(table)
-    if result.per_class:
-        _print_per_class(console, result)
+    for columns in result.per_class:
+        rows = max(map(len, columns.values()))
+        if rows > MAX_ROWS or len(columns) > MAX_COLUMNS:
+            print(f"{rows} classes × {len(columns)} columns ({', '.join([*columns][:3])}…): see test.json")
+        elif columns:
+            console.print(_class_table(result, columns))
 
 
-def _print_per_class(console: Console, result: Result) -> None:
-    table = Table("class", title="per class", title_justify="left")
-    for column in result.per_class:
-        table.add_column(column, justify="right")
-    for index, row in enumerate(zip(*result.per_class.values(), strict=True)):
-        table.add_row(_class_name(result, index), *(_number(value) for value in row))
-    console.print(table)
+def _class_table(result: Result, columns: Mapping[str, Sequence[float]]) -> Table:
+    table = Table("class", *(Column(name, justify="right", no_wrap=True) for name in columns))
+    texts = [_texts(values) for values in columns.values()]
+    for index, row in enumerate(zip(*texts, strict=True)):
+        table.add_row(_class_name(result, index), *row)
+    return table
+
+
+def _texts(values: Sequence[float]) -> list[str]:
+    """Return numbers as text: counts as whole numbers, shares with four decimals."""
+    counts = all(float(value).is_integer() for value in values) and any(abs(value) > 1 for value in values)
+    return [f"{value:.0f}" if counts else f"{value:.4f}" for value in values]
 
 
 def write_scores(result: Result, path: Path | None = None) -> None:
@@ -106,7 +115,7 @@ def write_scores(result: Result, path: Path | None = None) -> None:
     """
     folder = result.checkpoint.parent
     path = path or (folder.parent if folder.name == "checkpoints" else folder) / "test.json"
-    names = [_class_name(result, index) for index in range(max(map(len, result.per_class.values()), default=0))]
+    columns = {name: values for columns in result.per_class for name, values in columns.items()}
     content: dict[str, Any] = {
         "checkpoint": str(result.checkpoint),
         "step": result.step,
@@ -114,7 +123,8 @@ def write_scores(result: Result, path: Path | None = None) -> None:
         "split": result.split,
         "scores": {name: _json(value) for name, value in result.scores.items()},
         "per_class": {
-            column: dict(zip(names, map(_json, values), strict=True)) for column, values in result.per_class.items()
+            name: {_class_name(result, index): _json(value) for index, value in enumerate(values)}
+            for name, values in columns.items()
         },
     }
     try:
@@ -125,10 +135,6 @@ def write_scores(result: Result, path: Path | None = None) -> None:
 
 def _class_name(result: Result, index: int) -> str:
     return result.classes[index] if index < len(result.classes) else str(index)
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() and abs(value) > 1 else f"{value:.4f}"
 
 
 def _json(value: float) -> float | None:

@@ -7,6 +7,7 @@ import collections.abc
 import difflib
 import enum
 import inspect
+import re
 import sys
 import types
 import typing
@@ -21,22 +22,33 @@ from attrs import frozen
 from visreg.errors import nearest, suggest
 
 UNKNOWN: Any = inspect.Parameter.empty
+PLAIN_NAMES: Mapping[Any, str] = {
+    collections.abc.Sequence: "list", collections.abc.Iterable: "list", collections.abc.Collection: "list",
+    collections.abc.Mapping: "dict",
+}  # fmt: skip
+CALLABLE: Any = collections.abc.Callable
 PLAIN = (type(None), bool, int, float, str, list, tuple, dict)
 
 
 @frozen(eq=False)
 class Option:
-    """One argument of a component's constructor."""
+    """One argument of a component's constructor.
+
+    Attributes:
+        attribute: the attrs field behind it, whose validator and converter count.
+        inner: whether it belongs to what the component passes its ``**kwargs`` to; then it may well be set there.
+    """
 
     name: str
     annotation: Any = UNKNOWN
     default: Any = UNKNOWN
     attribute: attrs.Attribute[Any] | None = None
+    inner: bool = False
 
     @property
     def required(self) -> bool:
         """Whether a config must give it."""
-        return self.default is UNKNOWN
+        return self.default is UNKNOWN and not self.inner
 
 
 @lru_cache(maxsize=1024)
@@ -47,20 +59,19 @@ def options_of(factory: Callable[..., Any]) -> Mapping[str, Option]:
     bases; of a function, the class that its annotation says it returns.
 
     >>> sorted(options_of(Option))
-    ['annotation', 'attribute', 'default', 'name']
+    ['annotation', 'attribute', 'default', 'inner', 'name']
     """
     fields = attrs.fields_dict(factory) if isinstance(factory, type) and attrs.has(factory) else {}
     by_argument = {field.alias: field for field in fields.values() if field.init}
     found: dict[str, Option] = {}
-    for function in _passed_through(factory):
-        first = not found
-        hints_of = function.__init__ if isinstance(function, type) else function
+    for number, function in enumerate(_passed_through(factory)):
+        hints_of = _constructor(function) if isinstance(function, type) else function
         for name, parameter in _parameters(function).items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 continue
-            default = parameter.default if first or parameter.default is not UNKNOWN else None
             annotation = _resolve(parameter.annotation, hints_of)
-            found.setdefault(name, Option(name, annotation, default, by_argument.get(name)))
+            option = Option(name, annotation, parameter.default, by_argument.get(name), inner=number > 0)
+            found.setdefault(name, option)
     return found
 
 
@@ -114,23 +125,57 @@ def suggest_option(name: str, known: Collection[str], missing: Collection[str] =
 
 def value_problems(option: Option, value: Any) -> Iterator[str]:
     """Yield what is wrong with ``value`` for ``option``: first its type, then, if that is right, its validators."""
-    if option.annotation is UNKNOWN:
-        expected = _like_default(option.default)
-    else:
-        expected = option.annotation
+    expected = _like_default(option.default) if option.annotation is UNKNOWN else option.annotation
+    if value is option.default:
+        return
     if not matches(value, expected):
         yield f"expected {describe(expected)}, got {value!r}"
     elif option.attribute is not None and option.attribute.validator is not None and not _has_spec(value):
         try:
-            option.attribute.validator(None, option.attribute, value)
+            option.attribute.validator(None, option.attribute, _converted(option.attribute, value))
+        except AttributeError:  # it asks for other attributes of the object that is to be built
+            return
         except (TypeError, ValueError) as error:
             yield _plain_message(error, option, value)
 
 
+def _converted(attribute: attrs.Attribute[Any], value: Any) -> Any:
+    converter = attribute.converter
+    return value if converter is None or isinstance(converter, attrs.Converter) else converter(value)
+
+
+# What the validators of attrs say: of what they want, which is group 1, and of what they got, which is group 2.
+_ATTRS_SAYS = (
+    (re.compile(r"Length of '\w+' must be (.+): \d+", re.DOTALL), "length must be {0}"),
+    (re.compile(r"'\w+' (must be [<>]=? .+?): (.+)", re.DOTALL), "{0}"),
+    (re.compile(r"'\w+' (must match regex .+) \((.+) doesn't\)", re.DOTALL), "{0}"),
+    (re.compile(r"'\w+' (must be .+?) \(got (.+?)(?: that is .+)?\)\.?", re.DOTALL), "{0}"),
+    (re.compile(r"None of (.+) satisfied for value .+", re.DOTALL), "must satisfy one of {0}"),
+    (re.compile(r"not_ validator child '(.+)' did not raise a captured error", re.DOTALL), "must not satisfy {0}"),
+)
+
+
 def _plain_message(error: Exception, option: Option, value: Any) -> str:
+    """Return what a validator objects to, in words; of a value inside ``value``, with that one too."""
     message = str(error.args[0]) if error.args else str(error)
-    message = message.replace(f"'{option.name}' ", "", 1).removesuffix(f": {value}").removesuffix(f" (got {value!r})")
-    return f"{message}, got {value!r}"
+    item = ""
+    for pattern, plain in _ATTRS_SAYS:
+        if found := pattern.fullmatch(message):
+            message = plain.format(found[1])
+            item = found[2] if pattern.groups > 1 and found[2] not in (str(value), repr(value)) else ""
+            break
+    message = _without_classes(message).removeprefix(f"{option.name}: ").removeprefix(f"'{option.name}' ")
+    return message if ", got " in message else f"{message}, got {f'{item} in ' if item else ''}{value!r}"
+
+
+def _without_classes(message: str) -> str:
+    """Return ``message`` with ``int or str`` for ``(<class 'int'>, <class 'str'>)``."""
+    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+    return re.sub(
+        r"(must be |subclass of )\((\w+(?:, \w+)*),?\)",
+        lambda found: found[1] + found[2].replace(", ", " or "),
+        message,
+    )
 
 
 def matches(value: Any, annotation: Any) -> bool:
@@ -163,14 +208,14 @@ def _matches_class(value: Any, wanted: Any, arguments: tuple[Any, ...]) -> bool:
     if wanted in (bool, str):
         return isinstance(value, wanted)
     if issubclass(wanted, enum.Enum):
-        return isinstance(value, str) and _enum_member(wanted, value) is not None
+        return isinstance(value, wanted) or (isinstance(value, str) and _enum_member(wanted, value) is not None)
     if wanted is Path or wanted.__name__ == "PathLike":
         return isinstance(value, str)
     if issubclass(wanted, collections.abc.Mapping):
         return isinstance(value, Mapping) and all(matches(item, arguments[1]) for item in value.values() if arguments)
     if issubclass(wanted, tuple) and arguments and arguments[-1] is not ...:
         return isinstance(value, (list, tuple)) and len(value) == len(arguments) and all(map(matches, value, arguments))
-    if wanted is collections.abc.Callable or not issubclass(wanted, collections.abc.Iterable):
+    if wanted is CALLABLE or not issubclass(wanted, collections.abc.Iterable):
         return _is_instance(value, wanted)
     if wanted.__name__ == "Tensor":
         return _is_numbers(value)
@@ -181,7 +226,7 @@ def _matches_class(value: Any, wanted: Any, arguments: tuple[Any, ...]) -> bool:
 
 def _is_instance(value: Any, wanted: type) -> bool:
     # A class that is not plain data can only be had from a spec, or be given as an object from Python.
-    return not isinstance(value, PLAIN) and (wanted is collections.abc.Callable or isinstance(value, wanted))
+    return not isinstance(value, PLAIN) and (wanted is CALLABLE or isinstance(value, wanted))
 
 
 def _is_plain(annotation: Any) -> bool:
@@ -228,6 +273,8 @@ def fit(value: Any, annotation: Any) -> Any:
     for choice in _choices(annotation):
         if isinstance(value, str) and isinstance(choice, type) and issubclass(choice, enum.Enum):
             return _enum_member(choice, value) or value
+        if isinstance(value, str) and choice is Path and str not in _choices(annotation):
+            return Path(value)
         if isinstance(value, list) and getattr(choice, "__name__", "") == "Tensor" and _is_numbers(value):
             return sys.modules["torch"].tensor(value, dtype=sys.modules["torch"].get_default_dtype())
         if isinstance(value, list) and (typing.get_origin(choice) or choice) is list:
@@ -243,7 +290,9 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def _enum_member(kind: type[enum.Enum], value: str) -> enum.Enum | None:
-    return next((member for member in kind if value.lower() in (member.name.lower(), str(member.value).lower())), None)
+    name = value.removeprefix(f"{kind.__name__}.").lower()
+    known = kind.__members__.items()  # with the aliases, which iterating leaves out, such as ``DEFAULT`` of weights
+    return next((member for key, member in known if name in (key.lower(), str(member.value).lower())), None)
 
 
 def describe(annotation: Any) -> str:
@@ -257,13 +306,16 @@ def describe(annotation: Any) -> str:
         return " or ".join(dict.fromkeys(describe(choice) for choice in arguments))
     if origin is typing.Literal:
         return " or ".join(map(repr, arguments))
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return " or ".join(repr(member.name.lower()) for member in annotation) or "str"
     if annotation is type(None):
         return "None"
-    if origin is collections.abc.Callable or not _is_plain(annotation):
+    if origin is CALLABLE or not _is_plain(annotation):
         name = getattr(origin or annotation, "__name__", str(annotation))
         return name if name in ("Iterable", "Callable") else f"a dict(type=…) that makes a {name}"
     if arguments:
-        return f"{getattr(origin, '__name__', origin)}[{', '.join(describe(item) for item in arguments)}]"
+        name = PLAIN_NAMES.get(origin, getattr(origin, "__name__", str(origin)))
+        return f"{name}[{', '.join(describe(item) for item in arguments)}]"
     return {"Tensor": "a list of numbers", "Path": "str", "PathLike": "str"}.get(
         getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation))
     )
@@ -296,10 +348,14 @@ def _takes_kwargs(function: Callable[..., Any]) -> bool:
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in _parameters(function).values())
 
 
+def _constructor(kind: type) -> Callable[..., Any]:
+    return kind.__init__  # type: ignore[misc, no-any-return]  # of this very class, not of an instance
+
+
 @lru_cache(maxsize=1024)
 def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
     if isinstance(function, type):
-        found = list(inspect.signature(function.__init__).parameters.items())[1:]
+        found = list(inspect.signature(_constructor(function)).parameters.items())[1:]
         return dict(found)
     return inspect.signature(function).parameters
 

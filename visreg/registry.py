@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 import warnings
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 Spec = Mapping[str, Any]  # {"type": name, **keyword arguments}
+GROUPS = "visreg."  # what the names of our entry-point groups begin with
 
 
 @frozen
@@ -71,7 +73,7 @@ class Component:
         module, _, attribute = self.target.partition(":")
         try:
             found = importlib.import_module(module)
-            for part in attribute.split("."):
+            for part in filter(None, attribute.split(".")):
                 found = getattr(found, part)
         except (Exception, SystemExit) as error:
             if self.source != "plugin":
@@ -82,7 +84,7 @@ class Component:
             ) from error
         if not callable(found):
             raise PluginError(f"{self.name!r}: plugin {self.owner}: {self.target} is not a class or function")
-        return found  # type: ignore[return-value]  # callable() does not narrow a module
+        return found
 
     def __str__(self) -> str:
         return f"{self.owner} ({self.target})"
@@ -112,7 +114,8 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         """Yield every known name, sorted; no component is imported."""
-        return iter(sorted({*self._own, *self._files, *_plugins(self.kind), *self._all_adopted()}))
+        adopted = (name for _, names in self._adopted for name in names())
+        return iter(sorted({*self._own, *self._files, *_plugins(self.kind), *adopted}))
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.find(name) is not None
@@ -133,11 +136,10 @@ class Registry(Generic[T]):
         Raises:
             RegistryError: if the name is taken by visreg, an installed plugin or another file.
         """
-        name = factory.__name__
-        owner = inspect.getsourcefile(factory) or factory.__module__
-        taken = self._own.get(name) or _plugins(self.kind).get(name) or self._files.get(name)
-        if taken is not None and taken.owner != owner:
-            raise RegistryError(f"{self.kind}: {name!r} from {owner} is already registered by {taken}; rename it")
+        name, owner = factory.__name__, _file_of(factory)
+        taken = [other for other in self.claims(name) if other.source != "adopted" and other.owner != owner]
+        if taken:
+            raise RegistryError(f"{self.kind}: {name!r} from {owner} is already registered by {taken[0]}; rename it")
         self._files[name] = Component(name, f"{factory.__module__}:{name}", "file", owner, factory)
         return factory
 
@@ -145,20 +147,25 @@ class Registry(Generic[T]):
         """Drop what the file ``owner`` registered, so that it can be read anew."""
         self._files = {name: component for name, component in self._files.items() if component.owner != owner}
 
+    def claims(self, name: str) -> list[Component]:
+        """Return everybody who has ``name``, in order of precedence; nothing is imported."""
+        adopted = [(owner, names()[name]) for owner, names in self._adopted if name in names()]
+        first = [table[name] for table in (self._own, self._files) if name in table]
+        last = [Component(name, target, "adopted", owner) for owner, target in adopted]
+        return [*first, *_plugins(self.kind).get(name, ()), *last]
+
     def find(self, name: str) -> Component | None:
         """Return whose ``name`` is, or None; nothing is imported.
 
         Raises:
             RegistryError: if two plugins, or a plugin and a file, have the name.
         """
-        if name in self._own:
-            return self._own[name]
-        plugin, file = _plugins(self.kind).get(name), self._files.get(name)
-        if isinstance(plugin, tuple):
-            raise RegistryError(
-                f"{self.kind}: {name!r} is registered by {' and by '.join(map(str, plugin))}; uninstall one"
-            )
-        return file or plugin or self._all_adopted().get(name)
+        claims = self.claims(name)
+        rivals = [other for other in claims if other.source in ("file", "plugin")]
+        if len(rivals) > 1 and claims[0].source != "own":
+            owners = " and by ".join(map(str, rivals))
+            raise RegistryError(f"{self.kind}: {name!r} is registered by {owners}; uninstall one")
+        return claims[0] if claims else None
 
     def get(self, name: str) -> Callable[..., T]:
         """Return the factory called ``name``, importing it if need be.
@@ -173,7 +180,7 @@ class Registry(Generic[T]):
         return component.load()
 
     def _hint(self, name: str) -> str:
-        elsewhere = [registry.kind for registry in KINDS.values() if registry is not self and name in registry]
+        elsewhere = [registry.kind for registry in KINDS.values() if registry is not self and registry.claims(name)]
         if elsewhere:
             return f"; it is one of the {' and '.join(elsewhere)}"
         near = nearest(name, self, limit=3)
@@ -198,7 +205,7 @@ class Registry(Generic[T]):
                 annotation = known[key].annotation if key in known else Any
                 arguments[key] = fit(self._build_nested(value, annotation, context), annotation)
         try:
-            made = self._adapt(factory)(**arguments, **{key: context[key] for key in context if key in known})
+            made = self._adapt(factory)(**{key: context[key] for key in context if key in known} | arguments)
         except Exception as error:
             if not isinstance(error, VisregError):
                 place = f" at {location}" if location else ""
@@ -209,7 +216,7 @@ class Registry(Generic[T]):
     def _build_nested(self, value: Any, annotation: Any, context: Mapping[str, object]) -> Any:
         if isinstance(value, Mapping):
             if "type" in value:
-                return kind_of(annotation, self).build(value, **context)
+                return kind_of(annotation, self).build(value, None, **context)
             return {key: self._build_nested(item, annotation, context) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return type(value)(self._build_nested(item, annotation, context) for item in value)
@@ -221,13 +228,6 @@ class Registry(Generic[T]):
         module, _, attribute = self._adapter.partition(":")
         adapted: Callable[..., Any] = getattr(importlib.import_module(module), attribute)(factory)
         return adapted
-
-    def _all_adopted(self) -> dict[str, Component]:
-        return {
-            name: Component(name, target, "adopted", distribution)
-            for distribution, names in self._adopted
-            for name, target in names().items()
-        }
 
 
 def kind_of(annotation: Any, parent: Registry[Any]) -> Registry[Any]:
@@ -249,6 +249,7 @@ def load_file(path: Path) -> None:
         return
     for registry in KINDS.values():
         registry.forget(str(path))
+    before = {registry.kind: dict(registry._files) for registry in KINDS.values()}
     spec = importlib.util.spec_from_file_location(name, path)
     if not stamp or spec is None or spec.loader is None:
         raise PluginError(f"plugin file {path} does not exist or is not a .py file")
@@ -259,11 +260,18 @@ def load_file(path: Path) -> None:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        for registry in KINDS.values():
-            registry.forget(str(path))
+        for kind, files in before.items():
+            KINDS[kind]._files = files
         if isinstance(error, RegistryError):
             raise
         raise PluginError(f"plugin file {path} failed: {type(error).__name__}: {error}{_raised_at(error)}") from error
+
+
+def _file_of(factory: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsourcefile(factory) or factory.__module__
+    except TypeError:  # made at a prompt
+        return factory.__module__
 
 
 def _raised_at(error: BaseException) -> str:
@@ -278,50 +286,69 @@ def _short(arguments: Mapping[str, Any], limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
+def _plugins(kind: str) -> Mapping[str, tuple[Component, ...]]:
+    """Return the components of installed plugins, unimported; several where several packages have one name."""
+    return _all_plugins().get(kind, {})
+
+
 @cache
-def _plugins(kind: str) -> dict[str, Any]:
-    """Return the components of installed plugins, unimported; a tuple of them where several have one name."""
-    found: dict[str, Any] = {}
-    for name, target, owner in _entry_points(f"visreg.{kind}"):
+def _all_plugins() -> dict[str, dict[str, tuple[Component, ...]]]:
+    found: dict[str, dict[str, tuple[Component, ...]]] = {}
+    for group, name, target, owner in _entry_points():
         component = Component(name, target, "plugin", owner)
-        if name in found and component not in (found[name] if isinstance(found[name], tuple) else (found[name],)):
-            others = found[name] if isinstance(found[name], tuple) else (found[name],)
-            found[name] = (*others, component)
-        else:
-            found.setdefault(name, component)
+        names = found.setdefault(group.removeprefix(GROUPS), {})
+        if component not in names.get(name, ()):  # one package can be found in two places
+            names[name] = (*names.get(name, ()), component)
     return found
 
 
-def _entry_points(group: str) -> list[tuple[str, str, str]]:
-    """Return (name, target, distribution) of every installed entry point of ``group``."""
+def _entry_points() -> Iterator[tuple[str, str, str, str]]:
+    """Yield (group, name, target, distribution) of every installed entry point of a group of visreg's."""
     import entrypoints
 
     try:
-        # Not get_group_named, which drops all but one of several with the same name without a word.
-        return [
-            (point.name, f"{point.module_name}:{point.object_name or ''}", _owner(point.distro))
-            for point in entrypoints.get_group_all(group)
-        ]
-    except (entrypoints.BadEntryPoint, OSError, ValueError, LookupError) as error:
-        _warn_of_broken_metadata(str(error))
-    from importlib.metadata import entry_points
-
-    return [
-        (point.name, point.value, f"{point.dist.name} {point.dist.version}" if point.dist else "?")
-        for point in entry_points(group=group)
-    ]
-
-
-def _owner(distribution: Any) -> str:
-    return f"{distribution.name} {distribution.version}" if distribution else "?"
+        # What get_group_all does for one group, which would read every file once more for each.
+        files = list(entrypoints.iter_files_distros())
+    except Exception as error:  # one malformed file of any package, and nothing at all can be read so
+        _warn_of_bad_metadata(getattr(error, "source", "an installed package's entry_points.txt"), error)
+        files = list(_files_one_by_one())
+    for groups, distribution in files:
+        owner = _owner(distribution.name, distribution.version)
+        for group in (group for group in groups if group.startswith(GROUPS)):
+            for name in groups[group]:
+                try:
+                    point = entrypoints.EntryPoint.from_string(groups[group][name], name)
+                    yield group, name, f"{point.module_name}:{point.object_name or ''}", owner
+                except Exception as error:  # BadEntryPoint, or a stray % that configparser takes for its own
+                    _warn_of_bad_metadata(f"{owner}: entry point {name!r} of {group}", error)
 
 
-@cache
-def _warn_of_broken_metadata(reason: str) -> None:
-    warnings.warn(
-        f"an installed package's entry_points.txt is malformed ({reason}); its components are left out",
-        stacklevel=2,
-    )
+def _files_one_by_one() -> Iterator[tuple[Mapping[str, Mapping[str, str]], Any]]:
+    """Yield the entry points, by group and name, and the distribution of each installed package that can be read."""
+    from importlib.metadata import distributions
+
+    seen = set()
+    for distribution in distributions():
+        groups: dict[str, dict[str, str]] = {}
+        try:
+            if distribution.name in seen:  # the first on the path hides the others
+                continue
+            seen.add(distribution.name)
+            for point in distribution.entry_points:
+                groups.setdefault(point.group, {})[point.name] = point.value
+        except Exception as error:
+            _warn_of_bad_metadata(str(getattr(distribution, "_path", distribution.locate_file(""))), error)
+        yield groups, distribution
+
+
+def _owner(name: str, version: str | None) -> str:
+    """Return a distribution's name, spelt as package indexes do, and its version."""
+    return f"{re.sub('[-_.]+', '-', name).lower()} {version or ''}".strip()
+
+
+def _warn_of_bad_metadata(where: str, error: Exception) -> None:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    warnings.warn(f"{where}: malformed ({reason}); the components it names, if any, are left out", stacklevel=2)
 
 
 MODELS: Registry[nn.Module] = Registry("models")

@@ -112,6 +112,8 @@ class Adopted(Dataset):
             return self.factory(**arguments), ""
         except VisregError:
             raise
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self.name}: cannot be made with {arguments}: {error}") from error
         except Exception as error:  # whatever another library raises
             where = f" (root {arguments['root']!r})" if "root" in arguments else ""
             return None, f"{type(error).__name__}: {error}{where}"

@@ -35,8 +35,7 @@ class Digits(Dataset):
 
     train: bool = field(default=True, validator=instance_of(bool))
     size: int = field(default=28, validator=[instance_of(int), ge(1)])
-    images: Tensor | None = field(default=None, init=False, repr=False)  # uint8 (N, 1, size, size)
-    labels: Tensor | None = field(default=None, init=False, repr=False)  # int64 (N,)
+    held: dict[str, Tensor] = field(factory=dict, init=False, repr=False)  # the samples as one batch
 
     @property
     def info(self) -> DataInfo:
@@ -45,7 +44,7 @@ class Digits(Dataset):
         return DataInfo(name="digits (scikit-learn, not MNIST)", classes=tuple("0123456789"), sample=blank)
 
     def open(self) -> None:
-        if self.images is not None:
+        if self.held:
             return
         try:
             from sklearn.datasets import load_digits
@@ -58,21 +57,19 @@ class Digits(Dataset):
         mine = _is_test(labels) != self.train
         grey = torch.tensor(found.images[mine.numpy()].tolist())[:, None]
         enlarged = interpolate(grey, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        self.images = (enlarged * (255 / LEVELS)).round().clamp(0, 255).to(torch.uint8)
-        self.labels = labels[mine]
+        images = (enlarged * (255 / LEVELS)).round().clamp(0, 255).to(torch.uint8)
+        self.held = {"image": images, "label": labels[mine]}
 
     def __len__(self) -> int:
         return SIZES[self.train]
 
     def __getitem__(self, index: int) -> Sample:
         self.open()
-        assert self.images is not None and self.labels is not None, "open() has filled them"
-        return {"image": self.images[index], "label": self.labels[index]}
+        return {name: tensor[index] for name, tensor in self.held.items()}
 
     def tensors(self) -> Mapping[str, Tensor] | None:
         self.open()
-        assert self.images is not None and self.labels is not None, "open() has filled them"
-        return {"image": self.images, "label": self.labels}
+        return self.held
 
 
 def _is_test(labels: Tensor) -> Tensor:

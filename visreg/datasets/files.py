@@ -1,4 +1,4 @@
-"""Files that a dataset needs: finding them, fetching them once for all processes, and telling a person which are missing."""
+"""The files of a dataset: found, checked, and fetched once for all processes."""
 
 from __future__ import annotations
 
@@ -105,9 +105,15 @@ def fetch_once(missing: bool, fetch: Callable[[], None]) -> None:
 
 
 def reachable(url: str) -> bool:
-    """Return whether the host of ``url`` answers within a few seconds, whatever its name service does."""
+    """Return whether the host of ``url``, or the proxy on the way to it, answers within a few seconds.
+
+    It does not wait longer for a name service that does not answer, as a download by ``urllib`` would.
+    """
     answered = threading.Event()
     parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.netloc):
+        parts = urlsplit(proxy)
 
     def knock() -> None:
         try:

@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import Attribute, define, field
-from attrs.validators import deep_iterable, in_, instance_of, min_len, optional
+from attrs.validators import and_, deep_iterable, in_, instance_of, min_len, optional
 from torch import Tensor
 
 from visreg.data import DataInfo, Dataset, Sample, data_root
@@ -21,7 +22,7 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", "
 IN_MEMORY = 1 << 30  # bytes: a dataset of up to this size is decoded once and kept
 
 
-def _is_size(_: object, attribute: Attribute[object], value: object) -> None:
+def _is_size(_: object, attribute: Attribute[Any], value: Any) -> None:
     sides = value if isinstance(value, (list, tuple)) else (value, value)
     if value is not None and (len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides)):
         raise ValueError(f"{attribute.name!r} must be a positive number of pixels or (height, width)")
@@ -42,11 +43,11 @@ class ImageFolder(Dataset):
         channels: 3 for colour, 1 for grey; images are converted.
     """
 
-    root: str = field(validator=[instance_of(str), min_len(1)])
+    root: str = field(validator=instance_of(str))
     split: str | None = field(default=None, validator=optional(instance_of(str)))
     size: int | tuple[int, int] | None = field(default=None, validator=_is_size)
     classes: Sequence[str] | None = field(
-        default=None, validator=optional([min_len(1), deep_iterable(instance_of(str), instance_of((list, tuple)))])
+        default=None, validator=optional(deep_iterable(instance_of(str), and_(instance_of((list, tuple)), min_len(1))))
     )
     channels: int = field(default=3, validator=in_((1, 3)))
     found: tuple[str, ...] = field(default=(), init=False, repr=False)

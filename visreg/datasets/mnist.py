@@ -19,16 +19,37 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-FILES = {  # (images, labels), whether they are for training
+FILES = {  # (images, labels), by whether they are for training
     True: (
-        DataFile("train-images-idx3-ubyte", 47_040_016, "6bbc9ace898e44ae57da46a324031adb", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
-        DataFile("train-labels-idx1-ubyte", 60_008, "a25bea736e30d166cdddb491f175f624", "d53e105ee54ea40749a09fcbcd1e9432"),
+        DataFile(
+            name="train-images-idx3-ubyte",
+            size=47_040_016,
+            md5="6bbc9ace898e44ae57da46a324031adb",
+            packed_md5="f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        ),
+        DataFile(
+            name="train-labels-idx1-ubyte",
+            size=60_008,
+            md5="a25bea736e30d166cdddb491f175f624",
+            packed_md5="d53e105ee54ea40749a09fcbcd1e9432",
+        ),
     ),
     False: (
-        DataFile("t10k-images-idx3-ubyte", 7_840_016, "2646ac647ad5339dbf082846283269ea", "9fb629c4189551a2d022fa330f9573f3"),
-        DataFile("t10k-labels-idx1-ubyte", 10_008, "27ae3e4e09519cfbb04c329615203637", "ec29112dd5afa0611ce80d1b7f02629c"),
+        DataFile(
+            name="t10k-images-idx3-ubyte",
+            size=7_840_016,
+            md5="2646ac647ad5339dbf082846283269ea",
+            packed_md5="9fb629c4189551a2d022fa330f9573f3",
+        ),
+        DataFile(
+            name="t10k-labels-idx1-ubyte",
+            size=10_008,
+            md5="27ae3e4e09519cfbb04c329615203637",
+            packed_md5="ec29112dd5afa0611ce80d1b7f02629c",
+        ),
     ),
-}  # fmt: skip
+}
+SIZES = {True: 60_000, False: 10_000}
 UNSIGNED_BYTE = 0x08
 
 
@@ -49,8 +70,7 @@ class MNIST(Dataset):
     root: str | None = field(default=None, validator=optional(instance_of(str)))
     train: bool = field(default=True, validator=instance_of(bool))
     download: bool = field(default=True, validator=instance_of(bool))
-    images: Tensor | None = field(default=None, init=False, repr=False)  # uint8 (N, 1, 28, 28)
-    labels: Tensor | None = field(default=None, init=False, repr=False)  # int64 (N,)
+    held: dict[str, Tensor] = field(factory=dict, init=False, repr=False)  # the samples as one batch
 
     @property
     def info(self) -> DataInfo:
@@ -58,7 +78,7 @@ class MNIST(Dataset):
         return DataInfo(name="MNIST", classes=tuple("0123456789"), sample=blank)
 
     def open(self) -> None:
-        if self.images is not None:
+        if self.held:
             return
         root = Path(self.root) if self.root is not None else data_root()
         folders = (root / "MNIST" / "raw", root / "raw", root)
@@ -68,7 +88,7 @@ class MNIST(Dataset):
         images, labels = (_read(file, folders) for file in files)
         if len(images) != len(labels):
             raise DamagedError(f"{root}: {len(images)} images but {len(labels)} labels in {files[0].name} and its kin")
-        self.images, self.labels = images[:, None], labels.to(torch.int64)
+        self.held = {"image": images[:, None], "label": labels.to(torch.int64)}
 
     def _fetch(self, missing: list[DataFile], folder: Path) -> None:
         """Download what is missing.
@@ -89,23 +109,21 @@ class MNIST(Dataset):
             raise DataError(f"MNIST: {error}; put these files into {folder.absolute()}:\n  {wanted}") from error
 
     def __len__(self) -> int:
-        return (60_000 if self.train else 10_000) if self.images is None else len(self.images)
+        return len(self.held["label"]) if self.held else SIZES[self.train]
 
     def __getitem__(self, index: int) -> Sample:
         self.open()
-        assert self.images is not None and self.labels is not None, "open() has filled them"
-        return {"image": self.images[index], "label": self.labels[index]}
+        return {name: tensor[index] for name, tensor in self.held.items()}
 
     def tensors(self) -> Mapping[str, Tensor] | None:
         self.open()
-        assert self.images is not None and self.labels is not None, "open() has filled them"
-        return {"image": self.images, "label": self.labels}
+        return self.held
 
 
 def _read(file: DataFile, folders: tuple[Path, ...]) -> Tensor:
     path = file.find(folders)
     if path is None:
-        raise DataError(f"{file.name} was there and is gone; is another program changing {folders[0]}?")
+        raise DataError(f"{file.name} is not in {folders[0]}, though another process has it; give all the same data")
     return parse_idx(file.read(path), path)
 
 

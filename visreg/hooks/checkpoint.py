@@ -15,11 +15,11 @@ from attrs.validators import and_, ge, in_, instance_of, min_len, optional
 import visreg
 from visreg import dist
 from visreg.checkpoint import newest, save, step_of
+from visreg.config import dumps_json
 from visreg.errors import ResourceError
 from visreg.hook import Hook
 from visreg.hooks.leftovers import free_name
 from visreg.hooks.readings import monitored
-from visreg.literal import dumps_json
 
 if TYPE_CHECKING:
     from visreg.runner import Runner
@@ -33,7 +33,7 @@ def contents(runner: Runner) -> dict[str, Any]:
     """Return what goes into a checkpoint: the runner's state, and what is needed to use the model without its data.
 
     Every process must call. Beside what `Runner.state_dict` returns there are ``visreg``, the version; ``config``, as
-    JSON text that `visreg.literal.loads_json` reads; ``data``, the name of the dataset that the scores are on; and
+    JSON text that `visreg.config.loads_json` reads; ``data``, the name of the dataset that the scores are on; and
     ``classes``, the name of each class by index.
     """
     infos = [loader.info for loader in (runner.val_loader, runner.train_loader) if loader is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from visreg.runner import Runner
+
+logger = logging.getLogger("visreg.console")  # for a log file; a person sees what is printed
 
 
 @define(kw_only=True, eq=False)
@@ -96,6 +99,7 @@ class Console(Hook):
             parts.append(f"val on {data_name(runner)} {_numbers(scores)}")
         parts += [f"lr {learning_rate(runner):.3g}", f"{self._pace.lap():.1f} s"]
         line = "  ".join(part for part in parts if part)
+        logger.info(line)
         if self._bar is not None:
             console = self._bar.console
             _quietly(lambda: console.print(line, markup=False, highlight=False, soft_wrap=True))

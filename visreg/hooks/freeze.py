@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Freeze(Hook):
     """Leaves some parameters untrained, for a while or for good.
 
-    Batch norms among the modules that the patterns name keep their running statistics too. The optimizer holds the
-    parameters all the same and skips them, weight decay included, as they have no gradient.
+    Batch norms whose running statistics the patterns name, as those of modules do, keep these too. The optimizer holds
+    the parameters all the same and skips them, weight decay included, as they have no gradient.
 
     Args:
         patterns: which parameters or modules of the model, such as ``["conv1", "layer[12]", "*.bias"]``.
@@ -43,7 +43,7 @@ class Freeze(Hook):
         self._norms = [
             module
             for name, module in runner.task.named_modules()
-            if isinstance(module, _NormBase) and matches(name, self.patterns)
+            if isinstance(module, _NormBase) and matches(f"{name}.running_mean", self.patterns)
         ]
         for parameter in self._parameters:
             parameter.requires_grad_(False)

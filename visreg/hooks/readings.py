@@ -42,11 +42,12 @@ class LossMean:
 
     def means(self, over_processes: bool = False) -> dict[str, float]:
         """Return the means by name, and keep what was seen."""
-        columns = self._columns()
+        # Over processes first, as in a checkpoint, so that a resumed run rounds as one that never stopped.
+        columns = self.state_dict() if over_processes else self._columns()
         if not columns:
             return {}
         means = torch.stack([column.mean() for column in columns.values()])
-        return dict(zip(columns, (_mean(means) if over_processes else means).tolist(), strict=True))
+        return dict(zip(columns, means.tolist(), strict=True))
 
     def _columns(self) -> dict[str, Tensor]:
         """Return the values of each loss, float32 (steps,)."""

@@ -12,11 +12,11 @@ from attrs.validators import ge, instance_of
 from torch import Tensor
 
 from visreg import dist
+from visreg.config import dumps_python
 from visreg.errors import ConfigError, Problem
 from visreg.hook import Hook
 from visreg.hooks.leftovers import set_aside
 from visreg.hooks.readings import LossMean, data_name, learning_rate
-from visreg.literal import dumps_python
 
 if TYPE_CHECKING:
     from visreg.runner import Runner

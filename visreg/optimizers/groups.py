@@ -1,4 +1,4 @@
-"""Parameter groups: some parameters without weight decay or with a learning rate of their own, in as few groups as can be."""
+"""Parameter groups, as few as can be: weight decay and learning rates that differ between parameters."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from attrs import define, field
-from attrs.validators import and_, deep_iterable, deep_mapping, ge, gt, instance_of, le, min_len, optional
 from torch import nn
 
 from visreg.errors import suggest
@@ -15,46 +13,6 @@ from visreg.task import Task
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-
-
-@define(kw_only=True, eq=False)
-class ParamGroups:
-    """What some parameters have of their own.
-
-    A pattern is a parameter's name as ``task.named_parameters()`` spells it, such as ``model.features.0.weight``, with
-    ``*``, ``?`` and ``[…]`` as in file names, or the name of a module for all that is inside it: ``model.features``.
-
-    Args:
-        no_decay: what gets no weight decay: ``"norm"`` for the parameters of every normalisation layer, ``"bias"`` for
-            every bias, or patterns.
-        lr_scale: pattern to factor of the learning rate; of several that match, the longest counts.
-        layer_decay: factor of the learning rate for every layer further from the output, above 0 and up to 1. The
-            layers are the model's blocks, in the order they are defined; normalisation counts with the layer before
-            it, and embeddings with the first layer.
-
-    Sources: Clark et al., "ELECTRA", 2020, and Bao et al., "BEiT", 2022, for the layer-wise rates; He et al., "Bag of
-    tricks for image classification", 2019, for the decay.
-    """
-
-    no_decay: Sequence[str] = field(
-        default=(), validator=deep_iterable(and_(instance_of(str), min_len(1)), instance_of((list, tuple)))
-    )
-    lr_scale: Mapping[str, float] = field(
-        factory=dict,
-        validator=deep_mapping(instance_of(str), and_(instance_of((int, float)), ge(0)), instance_of(Mapping)),
-    )
-    layer_decay: float | None = field(default=None, validator=optional(and_(gt(0), le(1))))
-
-    def of(self, module: nn.Module, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Return the groups of ``module``'s parameters, as `param_groups` does."""
-        return param_groups(
-            module,
-            lr=lr,
-            weight_decay=weight_decay,
-            no_decay=self.no_decay,
-            lr_scale=self.lr_scale,
-            layer_decay=self.layer_decay,
-        )
 
 
 def param_groups(
@@ -69,7 +27,23 @@ def param_groups(
     """Return the parameters of ``module`` as optimizer groups, one for each pair of learning rate and weight decay.
 
     Frozen parameters are among them, since they may be thawed later; a shared one is there once, under its first name.
-    The options are those of `ParamGroups`.
+
+    A pattern is a parameter's name as ``module.named_parameters()`` spells it, such as ``model.features.0.weight``,
+    with ``*``, ``?`` and ``[…]`` as in file names, or the name of a module for all that is inside it.
+
+    Args:
+        module: the task, or a model.
+        lr: the base learning rate.
+        weight_decay: of the parameters that have any.
+        no_decay: what has none: ``"norm"`` for the parameters of every normalisation layer, ``"bias"`` for every bias,
+            or patterns.
+        lr_scale: pattern to factor of the learning rate; of several that match, the longest counts.
+        layer_decay: factor of the learning rate for every layer further from the output, above 0 and up to 1. The
+            layers are the model's blocks, in the order they are defined; normalisation counts with the layer before
+            it, and embeddings with the first layer.
+
+    Sources: Clark et al., "ELECTRA", 2020, and Bao et al., "BEiT", 2022, for the layer-wise rates; He et al., "Bag of
+    tricks for image classification", 2019, for the decay.
 
     Raises:
         ValueError: if a pattern matches no parameter.
@@ -148,9 +122,7 @@ def _blocks(module: nn.Module, top: bool = True) -> Iterator[nn.Module]:
     A child that is itself made around a container, such as a transformer's encoder or a backbone, is looked into once.
     """
     for child in module.children():
-        if type(child) in CONTAINERS:
-            yield from _blocks(child, top=False)
-        elif top and any(type(part) in CONTAINERS for part in child.children()):
+        if type(child) in CONTAINERS or (top and any(type(part) in CONTAINERS for part in child.children())):
             yield from _blocks(child, top=False)
         else:
             yield child

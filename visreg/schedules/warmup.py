@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -31,7 +32,7 @@ class Constant(LRScheduler):
         self.warmup_steps = warmup_steps
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Return the rate of each group for the step that comes."""
         before = _rise(self.last_epoch - 1, self.warmup_steps) if self.last_epoch else 1.0
         return [

@@ -1,15 +1,4 @@
-"""Configs: loading with inheritance, overriding, explaining; every value knows the file and line that set it.
-
-A config file is Python whose top-level names that are plain data are the config, or JSON. It may inherit::
-
-    _base_ = ["../_base_/sgd.py"]           # dict merges into dict; anything else is replaced
-    model = dict(type="ConvNet", width=16)  # dict(_delete_=True, ...) replaces a dict too
-    lr = _base_.optimizer.lr                # a base's value; {{_base_.optimizer.lr}} works as well
-
-Before anything else, ``{{ fileDirname }}``, ``{{ fileBasename }}``, ``{{ fileBasenameNoExtension }}``,
-``{{ fileExtname }}``, ``{{$VARIABLE}}`` and ``{{$VARIABLE:default}}`` are replaced in the text of a file, as mmengine
-does. This is mmengine's grammar, except that names that begin with one underscore are dropped too.
-"""
+"""A loaded config, and what is asked of it: overriding, finding and explaining values."""
 
 from __future__ import annotations
 
@@ -19,37 +8,11 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from visreg.config_file import Loader, without_delete
-from visreg.errors import ConfigError, Location, Problem, suggest
-from visreg.literal import (
-    ConfigPath,
-    clone,
-    dump,
-    dumps_json,
-    dumps_python,
-    loads_json,
-    parse_literal,
-    parse_path,
-    plain,
-    show_path,
-)
-from visreg.provenance import Change, Layer
-
-__all__ = [
-    "Change",
-    "Config",
-    "ConfigPath",
-    "apply_overrides",
-    "config_from",
-    "dump",
-    "dumps_json",
-    "dumps_python",
-    "explain",
-    "load_config",
-    "loads_json",
-    "parse_path",
-    "show_path",
-]
+from visreg.config.loader import Loader
+from visreg.config.origin import ABSENT, Change, Layer, entry
+from visreg.config.path import ConfigPath, partition_override, show_path
+from visreg.config.plain import clone, parse_literal, plain, without_delete
+from visreg.errors import ConfigError, Location, Problem, nearest, suggest
 
 
 @frozen
@@ -90,11 +53,8 @@ class Config:
             depth = len(override.path)
             if path[:depth] == override.path:
                 value = _find(override.value, path[depth:])
-                changes = [*changes, Change(override.location, repr(value))] if value is not _ABSENT else []
+                changes = [*changes, Change(override.location, repr(value))] if value is not ABSENT else []
         return changes
-
-
-_ABSENT = object()
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -110,7 +70,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         ConfigError: if the file or one of its bases cannot be read, or an override does not fit.
     """
     layer = Loader().load(path)
-    values = {name: clone(value) for name, value in layer.values.items() if not name.startswith("_")}
+    values = {name: value for name, value in layer.values.items() if not name.startswith("_")}
     return apply_overrides(Config(values, Path(path), layer=layer), overrides)
 
 
@@ -141,21 +101,21 @@ def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
         ConfigError: listing every override that does not fit.
     """
     problems: list[Problem] = []
+    config = evolve(config, values=clone(config.values))
     for text in overrides:
+        flag = Location(f"--set {text if len(text) <= 100 else text[:97] + '...'}")
         try:
-            config = _override(config, text, Location(f"--set {text}"))
+            config = _override(config, text, flag)
         except ConfigError as error:
-            problems += [evolve(problem, location=Location(f"--set {text}")) for problem in error.problems]
+            problems += [evolve(problem, location=flag) for problem in error.problems]
     if problems:
         raise ConfigError(problems)
     return config
 
 
 def _override(config: Config, text: str, location: Location) -> Config:
-    key, equals, literal = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError([Problem("", "expected KEY=VALUE, such as optimizer.lr=0.01")])
-    path = _resolve(config.values, parse_path(key.strip()))
+    asked, literal = partition_override(text)
+    path = _resolve(config.values, asked)
     if isinstance(path[0], str) and path[0].startswith("_"):
         raise ConfigError([Problem(show_path(path), "a name that begins with _ is not part of a config")])
     value = without_delete(parse_literal(literal))
@@ -180,7 +140,10 @@ def _resolve(values: Any, path: ConfigPath, new: bool = True) -> ConfigPath:
         if isinstance(values, dict):
             found = step if step in values else str(step)
             if found not in values and not last:
-                _refuse(resolved, step, f"no such key{suggest(str(step), map(str, values))}")
+                near = [show_path((*resolved, other)) for other in nearest(str(step), map(str, values))]
+                _refuse(
+                    resolved, step, f"no such key{suggest(near[0], near) if near else suggest('', map(str, values))}"
+                )
         elif not isinstance(values, (list, tuple)):
             _refuse(resolved, step, f"{show_path(tuple(resolved))} is {values!r}, which has no keys")
         elif not isinstance(step, int) or not -len(values) <= step < len(values):
@@ -209,10 +172,7 @@ def _with(values: Any, path: ConfigPath, value: Any) -> Any:
 
 def _find(values: Any, path: ConfigPath) -> Any:
     for step in path:
-        try:
-            values = values[step]
-        except (LookupError, TypeError):
-            return _ABSENT
+        values = entry(values, step)
     return values
 
 

@@ -1,0 +1,39 @@
+"""What the tests share: where the repository and the real data are, and small configs that train in no time."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DATA = next(
+    (folder for folder in (Path(os.environ.get("VISREG_DATA", "data")), ROOT.parent / "shared" / "data") if folder.is_dir()),
+    None,
+)
+
+SMALL = """
+task = dict(type="Classification", mean=[0.5], std=[0.5])
+model = dict(type="MLP", in_channels=1, image_size=28, num_classes=10, widths=[16])
+loss = dict(type="CrossEntropyLoss")
+metrics = [dict(type="Accuracy")]
+optimizer = dict(type="SGD", lr=0.1, momentum=0.9)
+train = dict(dataset=dict(type="Digits", train=True), batch_size=256)
+val = dict(dataset=dict(type="Digits", train=False), batch_size=256)
+run = dict(epochs=2)
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A config file that trains a perceptron on handwritten digits, in a folder of its own."""
+    path = tmp_path / "small.py"
+    path.write_text(SMALL + f"run['work_dir'] = {str(tmp_path / 'work')!r}\n")
+    return path
+
+
+@pytest.fixture
+def mnist_root() -> str:
+    """The folder that holds MNIST; the test is skipped where there is none."""
+    if DATA is None or not (DATA / "MNIST" / "raw").is_dir():
+        pytest.skip("needs the MNIST files under $VISREG_DATA or data/")
+    return str(DATA)
