@@ -7,7 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DATA = next(
-    (folder for folder in (Path(os.environ.get("VISREG_DATA", "data")), ROOT.parent / "shared" / "data") if folder.is_dir()),
+    (
+        folder
+        for folder in (Path(os.environ.get("VISREG_DATA", "data")), ROOT.parent / "shared" / "data")
+        if folder.is_dir()
+    ),
     None,
 )
 

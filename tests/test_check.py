@@ -138,6 +138,8 @@ def test_shipped_configs_are_right(path):
         ("task.mean", [0.1, 0.2, 0.3], "task", "3 channels"),
         ("train.transforms", [{"type": "RandomCrop", "size": 24}], "model", "its in_features must be"),
         ("train.transforms", [{"type": "RandomCrop", "size": [1, 2, 3]}], "train.transforms[0]", ""),
+        ("optimizer", {"type": "LBFGS"}, "optimizer", "closure"),
+        ("optimizer", {"type": "Muon"}, "optimizer", "only supports 2D"),
         ("metrics.0", {"type": "Accuracy", "key": "mask"}, "metrics[0]", "mask"),
     ],
 )
@@ -153,7 +155,12 @@ def test_finds_every_mistake_at_once(small: Path):
         check(load_config(small))
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
-    expected = ["small.py:3: model.wdths", "small.py:6: optimizer.lrr", "small.py:7: train.dataset.type", "small.py:9: run.epochs"]
+    expected = [
+        "small.py:3: model.wdths",
+        "small.py:6: optimizer.lrr",
+        "small.py:7: train.dataset.type",
+        "small.py:9: run.epochs",
+    ]
     for place in expected:
         assert any(place in line for line in lines), (place, lines)
 
@@ -194,7 +201,10 @@ def test_finds_every_misspelt_key_and_name_of_the_shipped_configs(path):
                 spec = at(wrong, where)
                 if word == key and (misspelt in spec or misspelt.startswith("_")):
                     continue
-                items = [(misspelt if k == word else k, misspelt if k == "type" and v == word else v) for k, v in spec.items()]
+                items = [
+                    (misspelt if k == word else k, misspelt if k == "type" and v == word else v)
+                    for k, v in spec.items()
+                ]
                 spec.clear()
                 spec.update(items)
                 # A misspelling may be another name, such as CIFAR100: then it is the dry run that finds it.
@@ -227,6 +237,9 @@ def test_only_a_python_config_may_name_a_file_to_run(tmp_path):
         check(load_config(path))
     with pytest.raises(ConfigError, match=r"only a \.py config may name a file to run"):
         check(load_config(ROOT / "configs" / "cnn_mnist.py", [f"plugins=[{str(tmp_path / 'evil.py')!r}]"]))
+    (tmp_path / "inherits.py").write_text("_base_ = 'config.json'\n")
+    with pytest.raises(ConfigError, match=r"only a \.py config may name a file to run"):
+        check(load_config(tmp_path / "inherits.py"))
     assert not (tmp_path / "ran").exists()
 
 

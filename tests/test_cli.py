@@ -46,7 +46,9 @@ def test_trains_then_tests_with_the_very_same_scores(small, capsys):
     tested = json.loads((work / "test.json").read_text())
     assert tested["scores"] == {"accuracy": trained["accuracy"]}
     assert f"{trained['accuracy']:.4f}" in capsys.readouterr().out
-    assert run("test", small, newest(small), "--out", small.parent / "other.json", "--set", 'hooks=[{"type": "EMA"}]') == 0
+    assert (
+        run("test", small, newest(small), "--out", small.parent / "other.json", "--set", 'hooks=[{"type": "EMA"}]') == 0
+    )
     assert json.loads((small.parent / "other.json").read_text())["scores"] == tested["scores"]
 
 
@@ -210,7 +212,9 @@ def test_two_processes_train_as_one(small, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     arguments = [str(ROOT / "tools" / "train.py"), str(small), *config]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+    done = subprocess.run(
+        [*launcher, *arguments], capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert len(re.findall("epoch 2/2", done.stdout)) == 1
     one, two = load(max((tmp_path / "one" / "checkpoints").glob("*.pt"))), load(newest(small))

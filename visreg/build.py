@@ -13,8 +13,9 @@ from visreg import dist
 from visreg.check import check
 from visreg.config import Config, ConfigPath, config_from, show_path
 from visreg.data import Batching, Dataset, Loader, SampleLoader, TensorLoader, to_device
-from visreg.dry_run import groups_for, schedule_arguments
+from visreg.datasets.wrappers import check_same
 from visreg.errors import ConfigError, DataError, Problem, ResourceError, VisregError
+from visreg.parts import groups_for, schedule_context
 from visreg.registry import (
     DATASETS,
     HOOKS,
@@ -119,12 +120,8 @@ class _Builder:
         if not dataset.info.classes:
             self.unread.add(split)
         dataset.open()
-        for other, opened in self.opened.items():
-            choices = getattr(opened, "chosen", None), getattr(dataset, "chosen", None)
-            if None not in choices and opened.info.name != dataset.info.name:
-                raise DataError(
-                    f"{other} is on {opened.info.name} but {split} on {dataset.info.name}; make both available"
-                )
+        for other in self.opened.values():
+            check_same(other, dataset)
         self.opened[split] = dataset
         return dataset
 
@@ -228,8 +225,8 @@ class _Builder:
         """Return the schedules, by what they are counted in."""
         made: dict[str, list[Any]] = {"step": [], "epoch": [], "eval": []}
         for spec in self.schema.schedules:
-            arguments, every = schedule_arguments(spec, total_steps, total_epochs)
-            scheduler = self.build(SCHEDULES, arguments, ("schedule",), optimizer=optimizer)
+            own, length, every = schedule_context(spec, total_steps, total_epochs)
+            scheduler = self.build(SCHEDULES, own, ("schedule",), optimizer=optimizer, **length)
             made[every].append((scheduler, spec.get("monitor", "")) if every == "eval" else scheduler)
         return Schedule(per_step=made["step"], per_epoch=made["epoch"], per_eval=made["eval"])
 

@@ -14,7 +14,7 @@ from visreg.config import Config, ConfigPath, show_path
 from visreg.errors import ConfigError, Location, PluginError, Problem, RegistryError, nearest, suggest
 from visreg.options import options_of, problems
 from visreg.registry import Registry, kind_of, load_file
-from visreg.schema import SECTIONS, SLOTS, Schema, Slot
+from visreg.schema import NESTED, SECTIONS, SLOTS, Schema, Slot
 
 Found = Iterator[tuple[ConfigPath, str]]
 
@@ -81,7 +81,8 @@ def _plugin_problems(config: Config, plugin_files: Collection[Path]) -> Iterator
 
 
 def _may_run_code(config: Config, location: Location | None) -> bool:
-    return config.file is not None and config.file.suffix == ".py" and location is not None and location.line > 0
+    by_python = config.file is not None and config.file.suffix == ".py"
+    return by_python and location is not None and location.line > 0 and location.file.endswith(".py")
 
 
 def _package_problems(path: str, requirement: str, location: Location | None) -> Iterator[Problem]:
@@ -144,7 +145,7 @@ def _spec_problems(
     values: Mapping[str, Any] | None = None,
 ) -> Found:
     """Yield what is wrong with a spec and those nested in it."""
-    slot = slot or Slot(registry=registry)
+    slot = slot or NESTED.get(registry.kind) or Slot(registry=registry)
     if not isinstance(spec, Mapping):
         yield path, f"expected dict(type=…, …), got {spec!r}"
         return
@@ -176,7 +177,9 @@ def _argument_problems(
     keys: Collection[str],
     values: Mapping[str, Any],
 ) -> Found:
-    offered = slot.offered
+    # A dataset of our own that requires a root means it: only adopted ones are given the data root.
+    own = registry.kind == "datasets" and factory.__module__.startswith("visreg.")
+    offered = frozenset() if own else slot.offered
     for name, message in problems(factory, arguments, slot.given, offered):
         if (
             message.startswith("no such option")

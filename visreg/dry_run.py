@@ -16,11 +16,12 @@ from attrs import define, field
 from torch import Tensor, nn
 
 from visreg.config import ConfigPath
-from visreg.data import Batch, DataInfo, Dataset, Sample, collate, seeded
+from visreg.data import Batch, DataInfo, Dataset, Sample, collate, seeded, to_device
 from visreg.errors import ConfigError, VisregError, suggest
 from visreg.hook import Hook
 from visreg.metric import Metric
-from visreg.optimizers.groups import param_groups
+from visreg.options import options_of
+from visreg.parts import groups_for, schedule_context
 from visreg.registry import (
     DATASETS,
     HOOKS,
@@ -34,10 +35,11 @@ from visreg.registry import (
     Registry,
     Spec,
 )  # fmt: skip
-from visreg.schema import DataConfig, ParamGroups, Schema
+from visreg.schema import DataConfig, Schema
 from visreg.task import Task
 
 Found = Iterator[tuple[ConfigPath, str]]
+UNKNOWN_LENGTH = 1 << 40  # of a run whose data has not been counted
 SAMPLES = 3  # a batch of one hides what broadcasting lets pass
 
 
@@ -100,9 +102,9 @@ class _DryRun:
             task = self._task()
         except _FailedError:
             return
-        self._optimizer(task)
+        optimizer = self._optimizer(task)
         for name, (batch, info) in batches.items():
-            if batch is not None and not self._forward(task, name, batch, info):
+            if batch is not None and not self._forward(task, name, batch, info, optimizer):
                 return
         for name, (batch, _) in batches.items():
             if batch is not None and name != "train":
@@ -181,64 +183,68 @@ class _DryRun:
         task: Task = self.build(TASKS, self.schema.task, ("task",), **parts)
         return task.to(self.device)
 
-    def _optimizer(self, task: Task) -> None:
+    def _optimizer(self, task: Task) -> torch.optim.Optimizer | None:
         path: ConfigPath = ("optimizer",)
         try:
             groups = groups_for(task, self.schema)
         except ValueError as error:
             self.found.append((("param_groups",), _message(error)))
-            return
+            return None
         try:
-            optimizer = self.build(OPTIMIZERS, self.schema.optimizer, path, params=groups)
+            optimizer: torch.optim.Optimizer = self.build(OPTIMIZERS, self.schema.optimizer, path, params=groups)
             single = isinstance(self.schema.schedule, Mapping)
+            run = self.schema.run
             for index, spec in enumerate(self.schema.schedules):
-                arguments, _ = schedule_arguments(spec, total_steps=1000, total_epochs=10)
-                self.build(SCHEDULES, arguments, ("schedule",) if single else ("schedule", index), optimizer=optimizer)
+                own, length, _ = schedule_context(spec, run.steps or UNKNOWN_LENGTH, run.epochs or UNKNOWN_LENGTH)
+                place: ConfigPath = ("schedule",) if single else ("schedule", index)
+                self.build(SCHEDULES, own, place, optimizer=optimizer, **length)
         except _FailedError:
-            return
+            return None
+        return optimizer
 
-    def _forward(self, task: Task, name: str, batch: Batch, info: DataInfo | None) -> bool:
-        """Return whether losses, or a prediction, come out; note why not."""
+    def _forward(
+        self, task: Task, name: str, batch: Batch, info: DataInfo | None, optimizer: torch.optim.Optimizer | None
+    ) -> bool:
+        """Return whether the losses, or a prediction, of a split can be had; note why not."""
         on_device = _to(batch, self.device)
         task.train(name == "train")
-        with _innermost(task.model) as stack, warnings.catch_warnings(record=True) as caught:
+        with _innermost(task) as stack, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 losses = task(on_device) if name == "train" else {}
                 mismatch = task.mismatch(on_device, info) if info is not None else None
             except Exception as error:  # whatever a model or loss raises, the config put them together
                 self._reraise_if_unable(error)
-                self.found.append(self._failure(stack, name, batch, error))
+                self.found.append(_failure(stack, name, batch, error))
                 return False
         if mismatch:
             path: ConfigPath = ("model", "num_classes") if "num_classes" in self.schema.model else ("model",)
             self.found.append((path, f"{mismatch} of {name}.dataset"))
             return False
-        for message in {str(warning.message) for warning in caught if "size" in str(warning.message)}:
-            self.found.append((("loss",), message.splitlines()[0]))
-        for key, loss in losses.items():
-            if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
-                shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-                self.found.append((("loss",), f"{key!r} must be one floating-point number, and is {shape}"))
+        # torch warns, and goes on, where the shapes of output and target differ but can be broadcast
+        self.found += [
+            (("loss",), text) for text in {str(w.message).splitlines()[0] for w in caught if "size" in str(w.message)}
+        ]
+        if losses and self._are_scalars(losses) and optimizer is not None:
+            self._step(losses, optimizer)
         return True
 
-    def _failure(
-        self, stack: list[tuple[str, nn.Module, Any]], name: str, batch: Batch, error: Exception
-    ) -> tuple[ConfigPath, str]:
-        if stack:
-            where, module, shape = stack[-1]
-            inside = (
-                f"in {where!r}, {module}, given {shape}"
-                if where and not list(module.children())
-                else f"in {where or 'forward'!r}"
-            )
-            return (
-                "model",
-            ), f"cannot take the images {_shapes(batch)} of {name}: {inside}: {_message(error)}{_hint(module, shape)}"
-        part = "task" if isinstance(error, (VisregError, ValueError)) and self.schema.loss is None else "loss"
-        if "in task" in str(error) or "preprocess" in str(error.__traceback__ and _functions(error)):
-            part = "task"
-        return (part,), f"cannot be computed: {_message(error)}"
+    def _are_scalars(self, losses: Mapping[str, Any]) -> bool:
+        before = len(self.found)
+        for key, loss in losses.items():
+            if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
+                shape = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+                self.found.append((("loss",), f"{key!r} must be one floating-point number, and is {shape}"))
+        return len(self.found) == before
+
+    def _step(self, losses: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+        """Take an optimizer step, which some optimizers want more for than a gradient."""
+        try:
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # torch's
+            optimizer.step()
+        except Exception as error:  # whatever an optimizer raises, the config named it
+            self._reraise_if_unable(error)
+            self.found.append((("optimizer",), f"cannot take a step: {_message(error)}"))
 
     def _measure(self, task: Task, metrics: Sequence[Metric], batch: Batch) -> None:
         """Give each metric a blank prediction, to see that it finds there what it needs."""
@@ -278,48 +284,8 @@ def dry_run_problems(schema: Schema) -> list[tuple[ConfigPath, str]]:
     return attempt.found
 
 
-def groups_for(task: nn.Module, schema: Schema) -> list[dict[str, Any]]:
-    """Return the optimizer's parameter groups for a task: one, unless ``param_groups`` asks for more.
-
-    Raises:
-        ValueError: if a pattern of ``param_groups`` matches no parameter.
-    """
-    from visreg.options import options_of
-
-    options = schema.param_groups
-    if options == ParamGroups():
-        return [{"params": list(task.parameters())}]
-    known = options_of(OPTIMIZERS.get(schema.optimizer["type"]))
-    base = {
-        name: schema.optimizer.get(name, known[name].default if name in known else 0.0)
-        for name in ("lr", "weight_decay")
-    }
-    groups = param_groups(
-        task, **base, no_decay=options.no_decay, lr_scale=options.lr_scale, layer_decay=options.layer_decay
-    )
-    return [{key: value for key, value in group.items() if key == "params" or key in known} for group in groups]
-
-
-def schedule_arguments(spec: Spec, total_steps: int, total_epochs: int) -> tuple[dict[str, Any], str]:
-    """Return a schedule's spec with its length filled in, and what it is counted in: step, epoch or eval."""
-    from visreg.options import options_of
-
-    known = options_of(SCHEDULES.get(spec["type"]))
-    arguments = {key: value for key, value in spec.items() if key not in ("every", "monitor")}
-    if spec["type"] == "ReduceLROnPlateau":
-        return arguments, "eval"
-    every = spec.get("every") or ("step" if "total_steps" in known else "epoch")
-    length = total_steps if every == "step" else total_epochs
-    for name in ("total_steps", "T_max"):
-        if name in known and not (name == "total_steps" and "epochs" in arguments):
-            arguments.setdefault(name, length)
-    return arguments, every
-
-
 def _without_weights(spec: Spec) -> Spec:
     """Return a spec that loads no pretrained weights, which would be a download."""
-    from visreg.options import options_of
-
     component = MODELS.find(spec["type"])
     if component is None or component.owner != "torchvision":
         return spec
@@ -346,14 +312,12 @@ def _call(spec: Spec) -> str:
 
 
 def _to(batch: Batch, device: str) -> Batch:
-    from visreg.data import to_device
-
     moved: Batch = to_device(batch, torch.device(device))
     return moved
 
 
 @contextmanager
-def _innermost(model: nn.Module) -> Iterator[list[tuple[str, nn.Module, Any]]]:
+def _innermost(task: nn.Module) -> Iterator[list[tuple[str, nn.Module, Any]]]:
     """Keep a stack of the modules whose forward is under way, each with the shape it was given."""
     stack: list[tuple[str, nn.Module, Any]] = []
 
@@ -367,7 +331,7 @@ def _innermost(model: nn.Module) -> Iterator[list[tuple[str, nn.Module, Any]]]:
         stack.pop()
 
     handles = []
-    for name, module in model.named_modules():
+    for name, module in task.named_modules():
         handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
     try:
         yield stack
@@ -376,18 +340,25 @@ def _innermost(model: nn.Module) -> Iterator[list[tuple[str, nn.Module, Any]]]:
             handle.remove()
 
 
+def _failure(
+    stack: Sequence[tuple[str, nn.Module, Any]], name: str, batch: Batch, error: Exception
+) -> tuple[ConfigPath, str]:
+    """Return which part of the task an exception blames, by the innermost module that was at work."""
+    where, module, shape = stack[-1] if stack else ("", None, None)
+    message = _message(error)
+    if not where.startswith("model"):
+        return (("loss",) if where.startswith("loss") else ("task",)), f"cannot be computed: {message}"
+    where = where.removeprefix("model").removeprefix(".")
+    leaf = f"in {where!r}, {module}, given {shape}" if not list(module.children()) else f"in {where or 'forward'!r}"
+    return ("model",), f"cannot take the images {_shapes(batch)} of {name}: {leaf}: {message}{_hint(module, shape)}"
+
+
 def _hint(module: nn.Module, shape: Any) -> str:
     if isinstance(module, nn.Linear) and shape and shape[-1] != module.in_features:
         return f"; its in_features must be {shape[-1]}"
     if isinstance(module, nn.Conv2d) and shape and len(shape) == 4 and shape[1] != module.in_channels:
         return f"; its in_channels must be {shape[1]}"
     return ""
-
-
-def _functions(error: Exception) -> list[str]:
-    import traceback
-
-    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def _message(error: Exception) -> str:

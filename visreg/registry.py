@@ -194,8 +194,8 @@ class Registry(Generic[T]):
         Args:
             spec: ``{"type": name, ...}``; the other items are the factory's keyword arguments.
             location: where the spec was written, for the note that a failing constructor gets.
-            context: what a config cannot hold, such as an optimizer's parameters; a factory, here or nested, gets
-                those that it has a parameter for.
+            context: what a config cannot hold, such as an optimizer's parameters, or need not; a factory, here or
+                nested, gets those that it has a parameter for and that the spec does not give.
         """
         factory = self.get(spec["type"])
         known = options_of(factory)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from attrs import Attribute, field, frozen
-from attrs.validators import ge, instance_of, matches_re, min_len, optional
+from attrs import Attribute, evolve, field, frozen
+from attrs.validators import deep_mapping, ge, instance_of, matches_re, min_len, optional
 
 from visreg.registry import (
     DATASETS,
@@ -96,7 +96,7 @@ class ParamGroups:
     """
 
     no_decay: Sequence[str] = ()
-    lr_scale: Mapping[str, float] = field(factory=dict)
+    lr_scale: Mapping[str, float] = field(factory=dict, validator=deep_mapping(value_validator=ge(0)))
     layer_decay: float | None = field(default=None, validator=_fraction)
 
 
@@ -203,3 +203,6 @@ SLOTS: Mapping[str, Slot] = {
     "transforms": Slot(registry=TRANSFORMS, many=True),
     "batch_transforms": Slot(registry=TRANSFORMS, many=True),
 }
+
+# What visreg adds to a spec inside another one of the same kind.
+NESTED: Mapping[str, Slot] = {"datasets": SLOTS["dataset"], "schedules": evolve(SLOTS["schedule"], keys=None)}
