@@ -1,6 +1,6 @@
 """Two 3×3 convolutions with dropout on MNIST: the network of PyTorch's basic example since 2019, with Adam.
 
-    python tools/train.py configs/dropout_convnet_mnist.py
+python tools/train.py configs/dropout_convnet_mnist.py
 """
 
 _base_ = "cnn_mnist.py"

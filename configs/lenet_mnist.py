@@ -1,6 +1,6 @@
 """A LeNet on MNIST, with SGD and momentum.
 
-    python tools/train.py configs/lenet_mnist.py
+python tools/train.py configs/lenet_mnist.py
 """
 
 _base_ = "cnn_mnist.py"

@@ -1,6 +1,6 @@
 """A two-layer perceptron on MNIST, with Adam.
 
-    python tools/train.py configs/mlp_mnist.py
+python tools/train.py configs/mlp_mnist.py
 """
 
 _base_ = "cnn_mnist.py"

@@ -1,6 +1,6 @@
 """Two 3×3 convolutions that keep the size, on MNIST, with Adam.
 
-    python tools/train.py configs/padded_convnet_mnist.py
+python tools/train.py configs/padded_convnet_mnist.py
 """
 
 _base_ = "cnn_mnist.py"

@@ -8,9 +8,7 @@ It halves a 32×32 image five times, as it does a 224×224 one: networks made fo
 _base_ = "two_conv_cifar10.py"
 
 model = dict(_delete_=True, type="resnet18", num_classes=10)
-optimizer = dict(
-    _delete_=True, type="SGD", lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
-)
+optimizer = dict(_delete_=True, type="SGD", lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
 schedule = dict(type="Cosine", warmup_steps=200)
 
 train = dict(batch_size=128)

@@ -1,6 +1,6 @@
 """Two plain 3×3 convolutions on CIFAR-10, with Adam.
 
-    python tools/train.py configs/two_conv_cifar10.py
+python tools/train.py configs/two_conv_cifar10.py
 """
 
 task = dict(type="Classification", mean=[0.4914, 0.4822, 0.4465], std=[0.247, 0.2435, 0.2616])

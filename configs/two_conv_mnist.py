@@ -1,6 +1,6 @@
 """Two plain 3×3 convolutions on MNIST, with Adam.
 
-    python tools/train.py configs/two_conv_mnist.py
+python tools/train.py configs/two_conv_mnist.py
 """
 
 _base_ = "cnn_mnist.py"

@@ -8,8 +8,10 @@ from itertools import chain
 import pytest
 import torch
 
-from visreg.data import Batching, DataInfo, Dataset, SampleLoader, TensorLoader, collate, seeded, split, to_device
+from visreg.data import DataInfo, Dataset, collate, split, to_device
 from visreg.errors import DataError
+from visreg.generators import seeded
+from visreg.loader import Batching, SampleLoader, TensorLoader
 
 SIZE = 23
 

@@ -16,12 +16,13 @@ ZOOS = ("datasets", "hooks", "losses", "metrics", "models", "optimizers", "sched
 # why it is far below what the zoo's modules may import.
 FLOORS = (
     {"errors"},
-    {"dist", "options", "adopted"},
+    {"dist", "options", "adopted", "generators"},
     {"registry", "data", "checkpoint", "config"},
     {"tables", "schema"},
-    {"task"},
+    {"task", "loader"},
     {"hook", "metric", "schedule"},
     {"runner", *ZOOS},
+    {"parts"},
     {"dry_run"},
     {"check"},
     {"build"},

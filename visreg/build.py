@@ -12,9 +12,10 @@ import torch
 from visreg import dist
 from visreg.check import check
 from visreg.config import Config, ConfigPath, config_from, show_path
-from visreg.data import Batching, Dataset, Loader, SampleLoader, TensorLoader, to_device
+from visreg.data import Dataset, to_device
 from visreg.datasets.wrappers import check_same
 from visreg.errors import ConfigError, DataError, Problem, ResourceError, VisregError
+from visreg.loader import Batching, Loader, SampleLoader, TensorLoader
 from visreg.parts import groups_for, schedule_context
 from visreg.registry import (
     DATASETS,

@@ -86,28 +86,6 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
     return state
 
 
-def newest_valid(folder: Path) -> dict[str, Any] | None:
-    """Return the state in the newest whole checkpoint of a run's ``checkpoints`` folder, or None if it has none at all.
-
-    Newest is the one of the highest step, whatever the clock says. Damaged ones are warned of and passed over.
-
-    Raises:
-        CheckpointError: if there are checkpoints but all of them are damaged; names each and why.
-    """
-    reasons = []
-    for path in sorted(folder.glob("step_*.pt"), reverse=True):
-        try:
-            state = load(path)
-        except CheckpointError as error:
-            logger.warning("%s; trying the one before it", error)
-            reasons.append(str(error))
-        else:
-            return state
-    if reasons:
-        raise CheckpointError("\n  ".join(["every checkpoint of the run is damaged:", *reasons]))
-    return None
-
-
 def newest(folder: Path) -> list[Path]:
     """Return a run's checkpoints, the latest step first; the names decide, whatever the clock said."""
     return sorted((path for path in folder.glob("step_*.pt") if step_of(path) >= 0), key=step_of, reverse=True)

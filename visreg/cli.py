@@ -75,9 +75,9 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _resume(runner: Runner, state: dict[str, Any] | None) -> None:
-    from visreg.checkpoint import newest_valid
+    from visreg.checkpoint import resume
 
-    state = state or newest_valid(runner.work_dir / "checkpoints")
+    state = state or resume(runner.work_dir / "checkpoints")
     if state is None:
         logger.warning("nothing to resume in %s; starting from the beginning", runner.work_dir)
         return
@@ -176,7 +176,7 @@ class _Stdout(logging.StreamHandler[Any]):
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> Any:  # type: ignore[override]  # an attribute there, fixed when it is made
+    def stream(self) -> Any:
         return sys.stdout
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name

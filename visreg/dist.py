@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,15 @@ def reducible(value: Tensor) -> Tensor:
     if "cuda:nccl" not in str(torch_dist.get_backend_config()):
         return value.cpu()
     return value if value.is_cuda else value.to(torch.device("cuda", torch.cuda.current_device()))
+
+
+def share(tensors: Iterable[Tensor]) -> None:
+    """Overwrite ``tensors`` with those of the main process."""
+    if world_size() > 1:
+        import torch.distributed as torch_dist
+
+        for tensor in tensors:
+            torch_dist.broadcast(tensor, src=0)
 
 
 def gather(value: Any) -> list[Any]:

@@ -16,8 +16,9 @@ from attrs import define, field
 from torch import Tensor, nn
 
 from visreg.config import ConfigPath
-from visreg.data import Batch, DataInfo, Dataset, Sample, collate, seeded, to_device
+from visreg.data import Batch, DataInfo, Dataset, Sample, collate, to_device
 from visreg.errors import ConfigError, VisregError, suggest
+from visreg.generators import seeded
 from visreg.hook import Hook
 from visreg.metric import Metric
 from visreg.options import options_of
@@ -344,10 +345,11 @@ def _failure(
     stack: Sequence[tuple[str, nn.Module, Any]], name: str, batch: Batch, error: Exception
 ) -> tuple[ConfigPath, str]:
     """Return which part of the task an exception blames, by the innermost module that was at work."""
-    where, module, shape = stack[-1] if stack else ("", None, None)
     message = _message(error)
-    if not where.startswith("model"):
-        return (("loss",) if where.startswith("loss") else ("task",)), f"cannot be computed: {message}"
+    if not stack or not stack[-1][0].startswith("model"):
+        part = "loss" if stack and stack[-1][0].startswith("loss") else "task"
+        return (part,), f"cannot be computed: {message}"
+    where, module, shape = stack[-1]
     where = where.removeprefix("model").removeprefix(".")
     leaf = f"in {where!r}, {module}, given {shape}" if not list(module.children()) else f"in {where or 'forward'!r}"
     return ("model",), f"cannot take the images {_shapes(batch)} of {name}: {leaf}: {message}{_hint(module, shape)}"

@@ -68,7 +68,8 @@ def evaluate_checkpoint(
     classes = runner.val_loader.info.classes
     if classes and state["classes"] and list(classes) != list(state["classes"]):
         raise CheckpointError(
-            f"{path}: trained on the classes {_few(state['classes'])}, but {split} has {_few(classes)}; evaluate on the same"
+            f"{path}: trained on the classes {_few(state['classes'])}, but {split} has {_few(classes)}; "
+            "evaluate it on data with the same classes"
         )
     runner.load_task(state)
     runner.load_hooks(state)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-import random
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -19,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from visreg import dist
+from visreg import dist, generators
 from visreg.checkpoint import differences
-from visreg.data import Batch, Loader, split
+from visreg.data import Batch, split
 from visreg.errors import CheckpointError, VisregError
 from visreg.hook import Event, Hook
+from visreg.loader import Loader
 from visreg.metric import Metric
 from visreg.schedule import Schedule
 from visreg.task import Task
@@ -177,7 +176,18 @@ class Runner:
         """Return the metrics of the task on the validation batches; they are left in ``scores`` too."""
         was_training = self.task.training
         self.task.eval()
-        self.call("before_eval")
+        dist.share(self.task.buffers())  # each process has normalised with statistics of its own
+        try:
+            self.call("before_eval")
+            self.scores = self._score()
+            self.evaluated = self.step
+            self.schedule.after_eval(self.scores)
+            self.call("after_eval")
+        finally:
+            self.task.train(was_training)
+        return self.scores
+
+    def _score(self) -> dict[str, float]:
         for metric in self.metrics:
             metric.reset()
         for batch in self.val_loader.epoch(0) if self.val_loader is not None else ():
@@ -185,12 +195,7 @@ class Runner:
                 predictions = self.task.predict(batch)
             for metric in self.metrics:
                 metric.update(predictions, batch)
-        self.scores = {name: score for metric in self.metrics for name, score in metric.compute().items()}
-        self.evaluated = self.step
-        self.schedule.after_eval(self.scores)
-        self.call("after_eval")
-        self.task.train(was_training)
-        return self.scores
+        return {name: score for metric in self.metrics for name, score in metric.compute().items()}
 
     def call(self, event: Event) -> None:
         """Call every hook that overrides ``event``, in order."""
@@ -214,7 +219,7 @@ class Runner:
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "hooks": [{"type": type(hook).__name__, "state": hook.state_dict()} for hook in self.hooks],
-            "generators": dist.gather(_generators(self.device)),
+            "generators": dist.gather(generators.state(self.device)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -232,7 +237,7 @@ class Runner:
         self.load_hooks(state)
         self.step, self.evaluated, self.scores = state["step"], state["evaluated"], dict(state["scores"])
         if len(state["generators"]) == dist.world_size():
-            _set_generators(state["generators"][dist.rank()], self.device)
+            generators.set_state(state["generators"][dist.rank()], self.device)
 
     def load_task(self, state: Mapping[str, Any]) -> None:
         """Take the weights from ``state``, and nothing else.
@@ -269,26 +274,3 @@ def _overridden(hooks: Sequence[Hook], event: Event) -> list[Callable[[Runner], 
         if not isinstance(hook, Hook):
             raise VisregError(f"{hook!r} is not a Hook; derive its class from visreg.Hook")
     return [getattr(hook, event) for hook in hooks if getattr(type(hook), event) is not getattr(Hook, event)]
-
-
-def _generators(device: torch.device) -> dict[str, Any]:
-    """Return the state of every generator that a model or a hook may draw from."""
-    version, numbers, gauss = random.getstate()
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(numbers), gauss]}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    if "numpy" in sys.modules:
-        name, keys, *rest = sys.modules["numpy"].random.get_state()
-        state["numpy"] = [name, keys.tolist(), *rest]
-    return state
-
-
-def _set_generators(state: Mapping[str, Any], device: torch.device) -> None:
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    torch.set_rng_state(state["torch"].cpu())
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
-    if "numpy" in state and "numpy" in sys.modules:
-        name, keys, *rest = state["numpy"]
-        sys.modules["numpy"].random.set_state((name, keys, *rest))

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import visreg
 from visreg_tinyvit.hook import LogGradNorm
 from visreg_tinyvit.model import TinyViT
+
+import visreg
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "tiny_vit_digits.py"
 

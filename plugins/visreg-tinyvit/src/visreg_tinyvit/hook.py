@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 from attrs.validators import ge
 from torch.nn.utils import get_total_norm
+
 from visreg import Hook
 
 if TYPE_CHECKING:

@@ -1,0 +1,209 @@
+"""The two loaders, which make batches out of a dataset held in memory or sample by sample.
+
+The order of an epoch comes from (seed, epoch), and whatever a dataset or a transform draws for a sample from
+(seed, epoch, index). So neither the number of workers nor a stop in between changes what a model sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from attrs import define, field
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from visreg import dist
+from visreg.data import Batch, DataInfo, Dataset, Sample, Transform, collate, to_device
+from visreg.errors import DataError
+from visreg.generators import mix, seeded
+
+
+class Loader(Protocol):
+    """Batches on the device they are needed on, in an order that depends on the epoch alone.
+
+    Attributes:
+        info: the dataset the batches come from.
+        batch_size: how many samples there are in a batch, over all processes.
+    """
+
+    @property
+    def info(self) -> DataInfo: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def __len__(self) -> int:
+        """Return how many batches there are in an epoch."""
+        ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of ``epoch`` from number ``start`` on, without making those before it."""
+        ...
+
+
+@define(kw_only=True, eq=False)
+class Batching:
+    """Which samples make up which batch of which epoch, and which of them are this process's.
+
+    ``batch_size`` counts the samples of one optimizer step over all processes, so that a config means the same on any
+    number of them. Training batches are of equal size in every process: where the last one does not divide, its few
+    odd samples are left out of that epoch. An evaluation leaves out none and counts none twice.
+
+    >>> batching = Batching(size=5, batch_size=2, train=False, seed=0)
+    >>> [batch.tolist() for batch in batching.batches(epoch=0)]
+    [[0, 1], [2, 3], [4]]
+    """
+
+    size: int
+    batch_size: int
+    train: bool
+    seed: int
+    drop_last: bool = False
+    shuffle: bool | None = None
+
+    def __attrs_post_init__(self) -> None:
+        world = dist.world_size()
+        if self.train and self.batch_size % world:
+            raise DataError(f"train.batch_size: {self.batch_size} does not divide by {world} processes; change one")
+        if self.size == 0:
+            raise DataError("the dataset is empty; check where it was read from")
+        if len(self) == 0:
+            raise DataError(
+                f"the dataset has {self.size} samples, which is less than one batch of {self.batch_size}; "
+                "lower batch_size or set drop_last=False"
+            )
+
+    def __len__(self) -> int:
+        usable = self.size
+        if self.train:
+            usable -= self.size % (self.batch_size if self.drop_last else dist.world_size())
+        return -(-usable // self.batch_size)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """Yield this process's indices of each batch, int64 (n,); n may be 0 in an evaluation."""
+        order = torch.arange(self.size)
+        if self.train if self.shuffle is None else self.shuffle:
+            order = torch.randperm(self.size, generator=torch.Generator().manual_seed(mix(self.seed, epoch)))
+        rank, world = dist.rank(), dist.world_size()
+        for number in range(start, len(self)):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            if self.train and len(batch) % world:
+                batch = batch[: -(len(batch) % world)]
+            yield batch[rank::world]
+
+
+@define(kw_only=True, eq=False)
+class TensorLoader:
+    """Batches by index out of a dataset that is held in memory, on the device; there is no per-sample work at all."""
+
+    info: DataInfo
+    tensors: dict[str, Tensor] = field(repr=False)
+    batching: Batching
+    batch_transforms: Sequence[Transform] = ()
+
+    @property
+    def batch_size(self) -> int:
+        return self.batching.batch_size
+
+    def __len__(self) -> int:
+        return len(self.batching)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        device = next(iter(self.tensors.values())).device
+        for indices in self.batching.batches(epoch, start):
+            if not len(indices):
+                continue
+            place = indices.to(device, non_blocking=True)
+            batch: Batch = {name: tensor.index_select(0, place) for name, tensor in self.tensors.items()}
+            batch["index"] = place
+            yield _transformed(batch, self.batch_transforms)
+
+
+@define(kw_only=True, eq=False)
+class SampleLoader:
+    """Batches put together sample by sample, in this process or by workers."""
+
+    dataset: Dataset
+    transforms: Sequence[Transform]
+    batching: Batching
+    batch_transforms: Sequence[Transform] = ()
+    device: torch.device
+    workers: int = 0
+    _loader: DataLoader[Batch] = field(init=False, repr=False)
+    _plan: _Plan = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._plan = _Plan(self.batching)
+        self._loader = DataLoader(
+            _Keyed(self.dataset, self.transforms, self.batching.seed),  # type: ignore[arg-type]  # keys are not ints
+            batch_sampler=self._plan,
+            num_workers=self.workers,
+            collate_fn=collate,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=self.workers > 0,
+            # Of its own, so that starting an epoch draws nothing from the generator that dropout uses.
+            generator=torch.Generator(),
+        )
+
+    @property
+    def info(self) -> DataInfo:
+        return self.dataset.info
+
+    @property
+    def batch_size(self) -> int:
+        return self.batching.batch_size
+
+    def __len__(self) -> int:
+        return len(self.batching)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        self._plan.epoch, self._plan.start = epoch, start
+        for batch in self._loader:
+            yield _transformed(to_device(batch, self.device), self.batch_transforms)
+
+
+@define(eq=False)
+class _Plan:
+    """A batch sampler whose keys carry the epoch, so that persistent workers learn of it."""
+
+    batching: Batching
+    epoch: int = 0
+    start: int = 0
+
+    def __len__(self) -> int:
+        return len(self.batching) - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch = self.epoch
+        for indices in self.batching.batches(epoch, self.start):
+            if len(indices):
+                yield [(epoch, index) for index in indices.tolist()]
+
+
+@define(eq=False)
+class _Keyed:
+    """The samples of a dataset, transformed, by (epoch, index)."""
+
+    dataset: Dataset
+    transforms: Sequence[Transform]
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        with seeded(self.seed, epoch, index):
+            sample = dict(self.dataset[index])
+            for transform in self.transforms:
+                sample = transform(sample)
+        sample["index"] = index
+        return sample
+
+
+def _transformed(batch: Batch, transforms: Sequence[Transform]) -> Batch:
+    for transform in transforms:
+        batch = transform(batch)
+    return batch
