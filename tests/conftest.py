@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from visreg.registry import KINDS
+
 ROOT = Path(__file__).parent.parent
 DATA = next(
     (
@@ -25,6 +27,15 @@ train = dict(dataset=dict(type="Digits", train=True), batch_size=256)
 val = dict(dataset=dict(type="Digits", train=False), batch_size=256)
 run = dict(epochs=2)
 """
+
+
+@pytest.fixture(autouse=True)
+def only_installed_components():
+    """Forget after each test what its plugin files registered."""
+    before = {kind: dict(registry._files) for kind, registry in KINDS.items()}
+    yield
+    for kind, registry in KINDS.items():
+        registry._files = before[kind]
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from visreg.registry import (
 
 if TYPE_CHECKING:
     from visreg.build import build_runner
-    from visreg.check import check
+    from visreg.check import check_config
     from visreg.data import DataInfo, Dataset
     from visreg.hook import Hook
     from visreg.metric import Metric
@@ -45,12 +45,12 @@ __all__ = [
     "DATASETS", "HOOKS", "LOSSES", "METRICS", "MODELS", "OPTIMIZERS", "SCHEDULES", "TASKS", "TRANSFORMS",
     "CheckpointError", "Config", "ConfigError", "DataError", "DataInfo", "Dataset", "DistributedError", "Hook",
     "Metric", "NotFiniteError", "PluginError", "Registry", "RegistryError", "ResourceError", "Runner", "Task",
-    "VisregError", "build_runner", "check", "load_config",
+    "VisregError", "build_runner", "check_config", "load_config",
 ]  # fmt: skip
 
 # What needs torch is imported when it is first used, so that `import visreg` takes no time.
 _LAZY = {
-    "build_runner": "build", "check": "check", "DataInfo": "data", "Dataset": "data", "Hook": "hook",
+    "build_runner": "build", "check_config": "check", "DataInfo": "data", "Dataset": "data", "Hook": "hook",
     "Metric": "metric", "Runner": "runner", "Task": "task",
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from visreg import dist
-from visreg.check import check
+from visreg.check import check_config
 from visreg.config import Config, ConfigPath, config_from, show_path
 from visreg.data import Dataset, to_device
 from visreg.datasets.wrappers import check_same
@@ -71,7 +71,7 @@ class _Builder:
 
     def __init__(self, config: Config | Mapping[str, Any], plugin_files: Collection[Path]) -> None:
         self.config = config if isinstance(config, Config) else config_from(config)
-        self.schema: Schema = check(self.config, plugin_files=plugin_files)
+        self.schema: Schema = check_config(self.config, plugin_files=plugin_files)
         self.run = self.schema.run
         self.device = find_device(self.run.device)
         dist.join(self.device)

@@ -19,11 +19,12 @@ from visreg.schema import NESTED, SECTIONS, SLOTS, Schema, Slot
 Found = Iterator[tuple[ConfigPath, str]]
 
 
-def check(config: Config, *, dry_run: bool = True, plugin_files: Collection[Path] = ()) -> Schema:
+def check_config(config: Config, *, dry_run: bool = True, plugin_files: Collection[Path] = ()) -> Schema:
     """Return the checked config with its defaults filled in.
 
-    First names, options, types and values are looked at, without importing torch unless a component needs it. If they
-    are right, everything is built on meta tensors, which have shapes but no data, and a blank batch goes through it.
+    First names, options, types and values are looked at, without importing torch unless a component needs it. Then
+    everything that is right so far is built on meta tensors, which have shapes but no data, and a blank batch goes
+    through it.
 
     Args:
         config: what to check.
@@ -34,22 +35,31 @@ def check(config: Config, *, dry_run: bool = True, plugin_files: Collection[Path
         ConfigError: listing every mistake found; of exit code 8 if a plugin is to blame.
     """
     found = [*_plugin_problems(config, plugin_files)]
-    lost = [problem.path for problem in found]
-    found += [_problem(config, path, message, lost) for path, message in static_problems(config.values)]
-    if not found and dry_run:
+    lost = [f"{_entry(config, problem)!r}, reported above," for problem in found]
+    static = list(static_problems(config.values))
+    found += [_problem(config, path, message, lost) for path, message in static]
+    if dry_run:
         from visreg.dry_run import dry_run_problems
 
-        found += [_problem(config, path, message) for path, message in dry_run_problems(Schema.of(config.values))]
+        broken = {path for path, _ in static}
+        schema = Schema.of(config.values, without=broken)
+        found += [_problem(config, path, message) for path, message in dry_run_problems(schema, broken)]
     if found:
         raise ConfigError(list(dict.fromkeys(found)))
     return Schema.of(config.values)
+
+
+def _entry(config: Config, problem: Problem) -> str:
+    """Return the entry of ``plugins`` that a problem is about."""
+    index = problem.path.removeprefix("plugins[").removesuffix("]")
+    return str(config.values["plugins"][int(index)]) if index.isdigit() else str(problem.location)
 
 
 def _problem(config: Config, path: ConfigPath, message: str, lost: Collection[str] = ()) -> Problem:
     broken = message.startswith(_BROKEN)
     message = message.removeprefix(_BROKEN)
     if lost and "is not among the" in message:
-        message += f" (unless {' or '.join(lost)}, reported above, has it)"
+        message += f" (unless {' or '.join(lost)} has it)"
     return Problem(show_path(path), message, config.where(path), 8 if broken else 2)
 
 
@@ -92,7 +102,7 @@ def _package_problems(path: str, requirement: str, location: Location | None) ->
         version(requirement)
     except (PackageNotFoundError, ValueError):
         message = f"the package {requirement!r}, which provides components of this config, is not installed; "
-        yield Problem(path, f"{message}pip install {requirement}", location, 8)
+        yield Problem(path, f"{message}pip install {requirement}, or pip install -e its folder", location, 8)
 
 
 def static_problems(values: Mapping[str, Any]) -> Found:

@@ -102,9 +102,9 @@ def _test(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from visreg.check import check
+    from visreg.check import check_config
 
-    check(_load(options), plugin_files=options.plugin)
+    check_config(_load(options), plugin_files=options.plugin)
     print(f"{options.config}: no mistakes found")
     return 0
 

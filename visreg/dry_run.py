@@ -7,8 +7,8 @@ milliseconds, no memory and no GPU, and a layer that does not fit the one before
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from attrs import define, field
 from torch import Tensor, nn
 
 from visreg.config import ConfigPath
-from visreg.data import Batch, DataInfo, Dataset, Sample, collate, to_device
+from visreg.data import Batch, DataInfo, Sample, Transform, collate, to_device
 from visreg.errors import ConfigError, VisregError, suggest
 from visreg.generators import seeded
 from visreg.hook import Hook
@@ -36,7 +36,7 @@ from visreg.registry import (
     Registry,
     Spec,
 )  # fmt: skip
-from visreg.schema import DataConfig, Schema
+from visreg.schema import DataConfig, RunConfig, Schema
 from visreg.task import Task
 
 Found = Iterator[tuple[ConfigPath, str]]
@@ -50,33 +50,46 @@ class _FailedError(Exception):
 
 @define(eq=False)
 class _DryRun:
-    """The parts made so far, and what was wrong with the others."""
+    """The parts made so far, and what was wrong with the others.
+
+    Attributes:
+        broken: places where mistakes were found before; what is there is not built.
+    """
 
     schema: Schema
+    broken: Collection[ConfigPath]
     device: str
     found: list[tuple[ConfigPath, str]] = field(factory=list)
 
-    def build(self, registry: Registry[Any], spec: Spec, path: ConfigPath, **context: Any) -> Any:
+    def is_broken(self, *path: str | int) -> bool:
+        """Return whether a mistake was found at ``path`` or inside."""
+        return any(place[: len(path)] == path for place in self.broken)
+
+    def build(self, registry: Registry[Any], spec: Spec | None, path: ConfigPath, **context: Any) -> Any:
         """Return what ``spec`` describes; where its constructor raises, blame the argument that it raises for."""
+        if spec is None or self.is_broken(*path):
+            raise _FailedError
         spec = _without_weights(spec)
         try:
-            with torch.device(self.device):
-                return registry.build(spec, **context)
-        except Exception as error:
+            return self._make(registry, spec, context)
+        except Exception as error:  # whatever a constructor raises, the config named it
             self._reraise_if_unable(error)
-            blamed = self._blame(registry, spec, context)
-            self.found.append(((*path, *blamed), f"{_message(error)}, from {_call(spec)}"))
+            self.found.append(
+                ((*path, *self._blame(registry, spec, context)), f"{_message(error)}, from {_call(spec)}")
+            )
             raise _FailedError from error
 
+    def _make(self, registry: Registry[Any], spec: Spec, context: Mapping[str, Any]) -> Any:
+        with torch.device(self.device):
+            return registry.build(spec, **context)
+
     def _blame(self, registry: Registry[Any], spec: Spec, context: Mapping[str, Any]) -> ConfigPath:
+        """Return the argument without which the constructor does not raise, if there is one."""
         for key in spec:
             if key != "type":
-                try:
-                    with torch.device(self.device):
-                        registry.build({name: value for name, value in spec.items() if name != key}, **context)
-                except Exception:  # then it is not this argument's fault, or not alone
-                    continue
-                return (key,)
+                with suppress(Exception):  # then it is not this argument's fault, or not alone
+                    self._make(registry, {name: value for name, value in spec.items() if name != key}, context)
+                    return (key,)
         return ()
 
     def _reraise_if_unable(self, error: Exception) -> None:
@@ -84,24 +97,23 @@ class _DryRun:
         if self.device == "meta" and ("meta" in str(error).lower() or isinstance(error, NotImplementedError)):
             raise error
 
-    def build_all(self, registry: Registry[Any], specs: Sequence[Spec], path: ConfigPath) -> list[Any]:
-        """Return the parts of a list, without those that fail."""
-        made = []
-        for index, spec in enumerate(specs):
-            try:
-                made.append(self.build(registry, spec, (*path, index)))
-            except _FailedError:
-                continue
+    def build_all(self, registry: Registry[Any], specs: Sequence[Spec], path: ConfigPath) -> dict[int, Any]:
+        """Return the parts of a list by their place in it, without those that fail."""
+        made = {}
+        for index, spec in enumerate(() if path in self.broken else specs):
+            with suppress(_FailedError):
+                made[index] = self.build(registry, spec, (*path, index))
         return made
 
     def run(self) -> None:
         """Build every part and send a blank batch of every split through them."""
-        metrics = self.build_all(METRICS, self.schema.metrics, ("metrics",))
+        metrics: dict[int, Metric] = self.build_all(METRICS, self.schema.metrics, ("metrics",))
         self._check_scores(metrics)
         batches = {name: self._batch(name, section) for name, section in self._splits()}
         try:
             task = self._task()
         except _FailedError:
+            self._optimizer(None)
             return
         optimizer = self._optimizer(task)
         for name, (batch, info) in batches.items():
@@ -115,31 +127,38 @@ class _DryRun:
         sections = {"train": self.schema.train, "val": self.schema.val, "test": self.schema.test}
         return ((name, section) for name, section in sections.items() if section is not None)
 
-    def _check_scores(self, metrics: Sequence[Metric]) -> None:
+    def _check_scores(self, metrics: Mapping[int, Metric]) -> None:
         """Make sure that no two metrics give the same score, and that every score waited for is given."""
-        names = [name for metric in metrics for name in metric.names()]
-        for index, metric in enumerate(metrics):
-            earlier = {name for other in metrics[:index] for name in other.names()}
-            for name in earlier.intersection(metric.names()):
+        names: list[str] = []
+        for index, metric in metrics.items():
+            for name in set(names).intersection(metric.names()):
                 self.found.append((("metrics", index), f"gives a second score {name!r}; give it another name"))
+            names += metric.names()
         for key in ("hooks", "default_hooks"):
-            for index, spec in enumerate(getattr(self.schema, key)):
-                try:
-                    hook = self.build(HOOKS, spec, (key, index))
-                except _FailedError:
-                    continue
+            specs = getattr(self.schema, key)
+            for index, hook in self.build_all(HOOKS, specs, (key,)).items():
                 if not isinstance(hook, Hook):
-                    self.found.append(((key, index), f"{spec['type']} is not a Hook; derive it from visreg.Hook"))
+                    self.found.append(
+                        ((key, index), f"{type(hook).__name__} is not a Hook; derive it from visreg.Hook")
+                    )
                     continue
                 for name in hook.monitors():
-                    self._check_monitor(name, names, (key, index), spec)
-        for index, spec in enumerate(self.schema.schedules):
-            path = ("schedule", index) if not isinstance(self.schema.schedule, Mapping) else ("schedule",)
+                    self._check_monitor(name, names, (key, index), specs[index])
+        for place, spec in self._schedules():
             if spec["type"] == "ReduceLROnPlateau":
-                self._check_monitor(spec.get("monitor"), names, path, spec)
+                self._check_monitor(spec.get("monitor"), names, place, spec)
+
+    def _schedules(self) -> Iterator[tuple[ConfigPath, Spec]]:
+        single = isinstance(self.schema.schedule, Mapping)
+        for index, spec in enumerate(self.schema.schedules):
+            place: ConfigPath = ("schedule",) if single else ("schedule", index)
+            if not self.is_broken(*place):
+                yield place, spec
 
     def _check_monitor(self, name: str | None, names: Sequence[str], path: ConfigPath, spec: Spec) -> None:
         key = next((key for key, value in spec.items() if value == name), "monitor")
+        if self.is_broken("metrics") or self.is_broken("val"):
+            return
         if self.schema.val is None:
             self.found.append(((*path, key), f"{spec['type']} waits for a score, and there is no val to measure it on"))
         elif name is None:
@@ -155,25 +174,26 @@ class _DryRun:
             dataset = self.build(DATASETS, section.dataset, (name, "dataset"))
         except _FailedError:
             return None, None
-        info: DataInfo | None = dataset.info if isinstance(dataset, Dataset) else None
-        complete = len(transforms) == len(section.transforms) and len(batch_transforms) == len(section.batch_transforms)
-        if info is None or not complete:
+        info: DataInfo = dataset.info
+        if len(transforms) < len(section.transforms) or len(batch_transforms) < len(section.batch_transforms):
             return None, info
-        samples = [self._transform(sample, transforms, (name, "transforms")) for sample in _blank_samples(info)]
-        if not samples or any(sample is None for sample in samples) or len({_shapes(s) for s in samples}) > 1:
+        samples = [dict(info.sample)] if info.sample else _guesses()
+        made = [self._transform(sample, transforms, (name, "transforms"), bool(info.sample)) for sample in samples]
+        if any(sample is None for sample in made) or len({_shapes(sample) for sample in made}) > 1:
             return None, info
-        batch = self._transform(
-            collate([dict(samples[0]) for _ in range(SAMPLES)]), batch_transforms, (name, "batch_transforms")
-        )
+        batch = collate([dict(made[0]) for _ in range(SAMPLES)])
+        batch = self._transform(batch, batch_transforms, (name, "batch_transforms"), True)
         return (None if batch is None else {**batch, "index": torch.arange(SAMPLES)}), info
 
-    def _transform(self, value: Any, transforms: Sequence[Callable[[Any], Any]], path: ConfigPath) -> Any:
-        for index, transform in enumerate(transforms):
+    def _transform(self, value: Any, transforms: Mapping[int, Transform], path: ConfigPath, report: bool) -> Any:
+        """Return ``value`` transformed, or None where that fails; of a guess nothing is reported."""
+        for index, transform in transforms.items():
             try:
                 with seeded(0, index):
                     value = transform(value)
             except Exception as error:  # whatever a transform raises, the config named it
-                self.found.append(((*path, index), f"fails on a blank {_shapes(value)}: {_message(error)}"))
+                if report:
+                    self.found.append(((*path, index), f"fails on a blank {_shapes(value)}: {_message(error)}"))
                 return None
         return value
 
@@ -184,23 +204,25 @@ class _DryRun:
         task: Task = self.build(TASKS, self.schema.task, ("task",), **parts)
         return task.to(self.device)
 
-    def _optimizer(self, task: Task) -> torch.optim.Optimizer | None:
-        path: ConfigPath = ("optimizer",)
+    def _optimizer(self, task: Task | None) -> torch.optim.Optimizer | None:
+        """Return the task's optimizer; without a task, try it on a weight of no use."""
+        groups: list[dict[str, Any]] = [{"params": [nn.Parameter(torch.zeros(2, 2))]}]
         try:
-            groups = groups_for(task, self.schema)
+            if task is not None and not self.is_broken("param_groups") and not self.is_broken("optimizer"):
+                groups = groups_for(task, self.schema)
+            optimizer: torch.optim.Optimizer = self.build(
+                OPTIMIZERS, self.schema.optimizer, ("optimizer",), params=groups
+            )
+        except _FailedError:
+            return None
         except ValueError as error:
             self.found.append((("param_groups",), _message(error)))
             return None
-        try:
-            optimizer: torch.optim.Optimizer = self.build(OPTIMIZERS, self.schema.optimizer, path, params=groups)
-            single = isinstance(self.schema.schedule, Mapping)
-            run = self.schema.run
-            for index, spec in enumerate(self.schema.schedules):
-                own, length, _ = schedule_context(spec, run.steps or UNKNOWN_LENGTH, run.epochs or UNKNOWN_LENGTH)
-                place: ConfigPath = ("schedule",) if single else ("schedule", index)
+        run = self.schema.run or RunConfig(epochs=1)
+        for place, spec in self._schedules():
+            own, length, _ = schedule_context(spec, run.steps or UNKNOWN_LENGTH, run.epochs or UNKNOWN_LENGTH)
+            with suppress(_FailedError):
                 self.build(SCHEDULES, own, place, optimizer=optimizer, **length)
-        except _FailedError:
-            return None
         return optimizer
 
     def _forward(
@@ -247,7 +269,7 @@ class _DryRun:
             self._reraise_if_unable(error)
             self.found.append((("optimizer",), f"cannot take a step: {_message(error)}"))
 
-    def _measure(self, task: Task, metrics: Sequence[Metric], batch: Batch) -> None:
+    def _measure(self, task: Task, metrics: Mapping[int, Metric], batch: Batch) -> None:
         """Give each metric a blank prediction, to see that it finds there what it needs."""
         task.eval()
         try:
@@ -261,7 +283,7 @@ class _DryRun:
             key: torch.zeros_like(value, device="cpu") if isinstance(value, Tensor) else value
             for key, value in predictions.items()
         }
-        for index, metric in enumerate(metrics):
+        for index, metric in metrics.items():
             try:
                 metric.reset()
                 metric.update(predictions, batch)
@@ -270,10 +292,15 @@ class _DryRun:
             metric.reset()
 
 
-def dry_run_problems(schema: Schema) -> list[tuple[ConfigPath, str]]:
-    """Return (path, message) of each mistake that shows when a checked config is built and run on blank data."""
+def dry_run_problems(schema: Schema, broken: Collection[ConfigPath] = ()) -> list[tuple[ConfigPath, str]]:
+    """Return (path, message) of each mistake that shows when a config is built and run on blank data.
+
+    Args:
+        schema: the config.
+        broken: places where it is known to be wrong, which are left alone.
+    """
     for device in ("meta", "cpu"):
-        attempt = _DryRun(schema, device)
+        attempt = _DryRun(schema, broken, device)
         try:
             with torch.random.fork_rng(devices=[]):
                 attempt.run()
@@ -294,9 +321,9 @@ def _without_weights(spec: Spec) -> Spec:
     return {**spec, **{name: None for name in ("weights", "weights_backbone") if name in known}}
 
 
-def _blank_samples(info: DataInfo) -> list[Sample]:
-    """Return a blank sample, or two of different sizes where the size is not known, or none."""
-    return [dict(info.sample)] if info.sample else []
+def _guesses() -> list[Sample]:
+    """Return samples of unlike sizes, for data whose size is not known: transforms may make them alike."""
+    return [{"image": torch.zeros(3, *size, dtype=torch.uint8), "label": 0} for size in ((301, 403), (520, 390))]
 
 
 def _shapes(values: Any) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 from attrs import NOTHING, frozen
 
 from visreg import adopted
+from visreg.annotations import UNKNOWN, describe
 from visreg.errors import PluginError, RegistryError, suggest
-from visreg.options import UNKNOWN, Option, describe, options_of
+from visreg.options import Option, options_of
 from visreg.registry import KINDS, Component, Registry
 from visreg.schema import SLOTS
 

@@ -16,10 +16,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -27,8 +25,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import field, frozen
 
+from visreg.annotations import fit
+from visreg.entry_points import GROUPS, entry_points
 from visreg.errors import Location, PluginError, RegistryError, VisregError, nearest, suggest
-from visreg.options import fit, options_of
+from visreg.options import options_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 Spec = Mapping[str, Any]  # {"type": name, **keyword arguments}
-GROUPS = "visreg."  # what the names of our entry-point groups begin with
 
 
 @frozen
@@ -294,61 +293,12 @@ def _plugins(kind: str) -> Mapping[str, tuple[Component, ...]]:
 @cache
 def _all_plugins() -> dict[str, dict[str, tuple[Component, ...]]]:
     found: dict[str, dict[str, tuple[Component, ...]]] = {}
-    for group, name, target, owner in _entry_points():
+    for group, name, target, owner in entry_points():
         component = Component(name, target, "plugin", owner)
         names = found.setdefault(group.removeprefix(GROUPS), {})
         if component not in names.get(name, ()):  # one package can be found in two places
             names[name] = (*names.get(name, ()), component)
     return found
-
-
-def _entry_points() -> Iterator[tuple[str, str, str, str]]:
-    """Yield (group, name, target, distribution) of every installed entry point of a group of visreg's."""
-    import entrypoints
-
-    try:
-        # What get_group_all does for one group, which would read every file once more for each.
-        files = list(entrypoints.iter_files_distros())
-    except Exception as error:  # one malformed file of any package, and nothing at all can be read so
-        _warn_of_bad_metadata(getattr(error, "source", "an installed package's entry_points.txt"), error)
-        files = list(_files_one_by_one())
-    for groups, distribution in files:
-        owner = _owner(distribution.name, distribution.version)
-        for group in (group for group in groups if group.startswith(GROUPS)):
-            for name in groups[group]:
-                try:
-                    point = entrypoints.EntryPoint.from_string(groups[group][name], name)
-                    yield group, name, f"{point.module_name}:{point.object_name or ''}", owner
-                except Exception as error:  # BadEntryPoint, or a stray % that configparser takes for its own
-                    _warn_of_bad_metadata(f"{owner}: entry point {name!r} of {group}", error)
-
-
-def _files_one_by_one() -> Iterator[tuple[Mapping[str, Mapping[str, str]], Any]]:
-    """Yield the entry points, by group and name, and the distribution of each installed package that can be read."""
-    from importlib.metadata import distributions
-
-    seen = set()
-    for distribution in distributions():
-        groups: dict[str, dict[str, str]] = {}
-        try:
-            if distribution.name in seen:  # the first on the path hides the others
-                continue
-            seen.add(distribution.name)
-            for point in distribution.entry_points:
-                groups.setdefault(point.group, {})[point.name] = point.value
-        except Exception as error:
-            _warn_of_bad_metadata(str(getattr(distribution, "_path", distribution.locate_file(""))), error)
-        yield groups, distribution
-
-
-def _owner(name: str, version: str | None) -> str:
-    """Return a distribution's name, spelt as package indexes do, and its version."""
-    return f"{re.sub('[-_.]+', '-', name).lower()} {version or ''}".strip()
-
-
-def _warn_of_bad_metadata(where: str, error: Exception) -> None:
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    warnings.warn(f"{where}: malformed ({reason}); the components it names, if any, are left out", stacklevel=2)
 
 
 MODELS: Registry[nn.Module] = Registry("models")

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+import visreg
 from visreg import dist, generators
 from visreg.checkpoint import differences
+from visreg.config import dumps_json
 from visreg.data import Batch, split
 from visreg.errors import CheckpointError, VisregError
 from visreg.hook import Event, Hook
@@ -209,8 +211,18 @@ class Runner:
         return torch.autocast(self.device.type, DTYPES[self.precision])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to go on from here; every process must enter, since each has random state."""
+        """Return everything needed to go on from here, and to use the model without its data.
+
+        Every process must enter, since each has random state. Besides state there are ``visreg``, the version;
+        ``config``, as JSON text that `visreg.config.loads_json` reads; ``data``, the name of the dataset that the
+        scores are on; and ``classes``, the name of each class by index.
+        """
+        infos = [loader.info for loader in (self.val_loader, self.train_loader) if loader is not None]
         return {
+            "visreg": visreg.__version__,
+            "config": dumps_json(dict(self.config)),
+            "data": infos[0].name if infos else "",
+            "classes": next((list(info.classes) for info in infos if info.classes), []),
             "step": self.step,
             "scores": dict(self.scores),
             "evaluated": self.evaluated,

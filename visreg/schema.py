@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from attrs import Attribute, evolve, field, frozen
+from attrs import NOTHING, Attribute, evolve, field, fields, frozen, validators
 from attrs.validators import deep_mapping, ge, instance_of, matches_re, min_len, optional
 
+from visreg.config import ConfigPath
 from visreg.registry import (
     DATASETS,
     HOOKS,
@@ -141,10 +142,24 @@ class Schema:
     plugins: Sequence[str] = field(default=(), validator=instance_of((list, tuple)))
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Schema:
-        """Return ``values``, which have been checked, with every default filled in."""
-        sections = {name: kind(**values[name]) for name, kind in SECTIONS.items() if values.get(name) is not None}
-        return cls(**{**values, **sections})
+    def of(cls, values: Mapping[str, Any], without: Collection[ConfigPath] = ()) -> Schema:
+        """Return checked ``values`` with every default filled in.
+
+        Args:
+            values: the config.
+            without: places where it is wrong; what is required there, or missing, is None.
+        """
+        with validators.disabled():  # None, for what is wrong or missing, passes none
+            return cls._of(values, without)
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any], without: Collection[ConfigPath]) -> Schema:
+        right: dict[str, Any] = {name: value for name, value in values.items() if (name,) not in without}
+        for name, kind in SECTIONS.items():
+            if right.get(name) is not None:
+                kept = {key: value for key, value in right[name].items() if (name, key) not in without}
+                right[name] = kind(**{**_required(kind), **kept})
+        return cls(**{**_required(cls), **right})
 
     @property
     def all_hooks(self) -> list[Spec]:
@@ -160,6 +175,10 @@ class Schema:
     def work_dir(self, file: Path | None) -> Path:
         """Return the run's folder."""
         return Path(self.run.work_dir or f"work/{file.stem if file else 'run'}")
+
+
+def _required(kind: type[Any]) -> dict[str, None]:
+    return {field.name: None for field in fields(kind) if field.default is NOTHING}
 
 
 SECTIONS: Mapping[str, type[Any]] = {

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import define, field
 from attrs.validators import and_, ge, in_, instance_of, min_len, optional
 
-import visreg
 from visreg import dist
 from visreg.checkpoint import newest, save, step_of
-from visreg.config import dumps_json
 from visreg.errors import ResourceError
 from visreg.hook import Hook
 from visreg.hooks.leftovers import free_name
@@ -27,23 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("visreg")
 
 MAX_FAILURES = 3
-
-
-def contents(runner: Runner) -> dict[str, Any]:
-    """Return what goes into a checkpoint: the runner's state, and what is needed to use the model without its data.
-
-    Every process must call. Beside what `Runner.state_dict` returns there are ``visreg``, the version; ``config``, as
-    JSON text that `visreg.config.loads_json` reads; ``data``, the name of the dataset that the scores are on; and
-    ``classes``, the name of each class by index.
-    """
-    infos = [loader.info for loader in (runner.val_loader, runner.train_loader) if loader is not None]
-    return {
-        "visreg": visreg.__version__,
-        "config": dumps_json(dict(runner.config)),
-        "data": infos[0].name if infos else "",
-        "classes": next((list(info.classes) for info in infos if info.classes), []),
-        **runner.state_dict(),
-    }
 
 
 @define(kw_only=True, eq=False)
@@ -116,7 +97,7 @@ class Checkpoint(Hook):
         if self._is_best:
             paths.append(_folder(runner) / "best.pt")
             self.best_score = runner.scores[self.best or ""]
-        state = contents(runner)
+        state = runner.state_dict()
         self._is_best = False
         try:
             if dist.is_main():

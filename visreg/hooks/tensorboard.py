@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from attrs.validators import ge, instance_of
 from torch import Tensor
 
 from visreg import dist
-from visreg.config import dumps_python
 from visreg.errors import ConfigError, Problem
 from visreg.hook import Hook
 from visreg.hooks.leftovers import set_aside
@@ -57,7 +57,7 @@ class TensorBoard(Hook):
         purge_step = runner.step + 1 if runner.step else None
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
         if runner.step == 0 and runner.config:
-            text = dumps_python(runner.config)
+            text = json.dumps(runner.config, indent=2, default=str)
             self._writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), 0)
 
     def before_step(self, runner: Runner) -> None:

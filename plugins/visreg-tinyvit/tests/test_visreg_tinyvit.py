@@ -33,7 +33,7 @@ def test_model_refuses_sizes_that_do_not_divide(options):
 
 
 def test_example_has_no_mistakes():
-    visreg.check(visreg.load_config(EXAMPLE))
+    visreg.check_config(visreg.load_config(EXAMPLE))
 
 
 def test_example_trains(tmp_path, caplog):

@@ -1,0 +1,87 @@
+"""What the README says is so: its configs are right, its snippets run, its tables are complete."""
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+from visreg.check import check_config
+from visreg.cli import main
+from visreg.config import load_config
+from visreg.registry import KINDS
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def snippet(word):
+    """Return the one Python block that contains ``word``, with paths into the repository made absolute."""
+    (found,) = [text for text in SNIPPETS if word in text]
+    return re.sub(r'"(?:configs/)?cnn_mnist\.py"', f'"{ROOT / "configs" / "cnn_mnist.py"}"', found)
+
+
+def test_shows_the_config_as_it_is():
+    assert (ROOT / "configs" / "cnn_mnist.py").read_text(encoding="utf-8") in SNIPPETS
+
+
+def test_example_of_inheritance_is_right(tmp_path):
+    (tmp_path / "config.py").write_text(snippet("torchvision's own name"), encoding="utf-8")
+    check_config(load_config(tmp_path / "config.py"))
+
+
+def test_own_model_and_hook_train(tmp_path, capsys):
+    (tmp_path / "my_model.py").write_text(snippet("class TinyNet") + snippet("class StopAtAccuracy"), encoding="utf-8")
+    more = """
+hooks = [dict(type="StopAtAccuracy", target=0.2)]
+train = dict(dataset=dict(_delete_=True, type="Digits", train=True))
+val = dict(dataset=dict(_delete_=True, type="Digits", train=False))
+"""
+    (tmp_path / "my_config.py").write_text(snippet("# my_config.py") + more, encoding="utf-8")
+    with pytest.raises(SystemExit) as caught:
+        main(["train", str(tmp_path / "my_config.py"), "--work-dir", str(tmp_path / "work")])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "epoch 1/10" in out
+    assert "epoch 10/10" not in out
+
+
+def test_python_interface_is_as_shown(tmp_path):
+    namespace = {}
+    code = snippet("from visreg import build_runner")
+    small = (
+        '["run.epochs=1", "run.work_dir=%s", \'train.dataset={"type": "Digits"}\', \'val.dataset={"type": "Digits"}\']'
+    )
+    exec(code.replace('["run.epochs=1"]', small % (tmp_path / "work")), namespace)  # the README's own code
+    assert 0 <= namespace["runner"].scores["accuracy"] <= 1
+
+
+def test_mistakes_are_reported_as_shown(tmp_path, capsys, monkeypatch):
+    shown = re.search(r"\$ visreg check my_config.py\n(.*?)```", README, re.DOTALL)
+    assert shown is not None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_config.py").write_text(
+        f"_base_ = {str(ROOT / 'configs' / 'cnn_mnist.py')!r}\n\n\n\n"
+        "model = dict(num_clases=10)\n\n\n"
+        "optimizer = dict(lr=-0.1)\n"
+        "hooks = [dict(type='EarlyStopping', monitor='acc')]\n"
+    )
+    expected = shown[1].splitlines()
+    for keep in ("num_clases", None):  # names are looked at first, then values and what belongs together
+        if keep is None:
+            text = (tmp_path / "my_config.py").read_text().replace("num_clases=10", "")
+            (tmp_path / "my_config.py").write_text(text)
+        with pytest.raises(SystemExit):
+            main(["check", "my_config.py"])
+        lines = capsys.readouterr().err.splitlines()
+        assert [line for line in lines if line in expected], lines
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_table_of_what_is_registered_is_complete(kind):
+    row = re.search(rf"^\| {kind} \| (.*?) ?\| (.*?) ?\|$", README, re.MULTILINE)
+    assert row is not None
+    registry = KINDS[kind]
+    own = [name for name in registry if registry.find(name).source == "own"]
+    assert row[1].split() == own
+    adopted = [name for name in registry if registry.find(name).source == "adopted"]
+    assert bool(row[2]) == bool(adopted)
