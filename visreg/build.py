@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parameter import UninitializedParameter
 
 from visreg import dist
 from visreg.check import check_config
 from visreg.config import Config, ConfigPath, config_from, show_path
-from visreg.data import Dataset, to_device
+from visreg.data import Dataset
 from visreg.datasets.wrappers import check_same
 from visreg.errors import ConfigError, DataError, Problem, ResourceError, VisregError
 from visreg.loader import Batching, Loader, SampleLoader, TensorLoader
@@ -169,24 +170,27 @@ class _Builder:
             parts["loss"] = self.build(LOSSES, self.schema.loss, ("loss",))
         task: Task = self.build(TASKS, self.schema.task, ("task",), **parts)
         task = task.to(self.device)
-        if self.unread:
-            self._check_classes(task, loader)
+        self._try(task, loader)
         if dist.world_size() > 1:
             torch.manual_seed(self.run.seed + dist.rank() + 1)  # dropout is to differ between processes
         return task
 
-    def _check_classes(self, task: Task, loader: Loader) -> None:
-        """Look again at what the dry run could not know: the classes of data that had not been read."""
+    @torch.no_grad()
+    def _try(self, task: Task, loader: Loader) -> None:
+        """Predict a batch, where lazy layers wait for their shapes or the data told its classes only when read."""
+        lazy = any(isinstance(parameter, UninitializedParameter) for parameter in task.parameters())
+        if not lazy and not self.unread:
+            return
         batch = next(loader.epoch(0), None)
-        if batch is not None:
-            training = task.training
-            task.eval()
-            with torch.no_grad():
-                mismatch = task.mismatch(to_device(batch, self.device), loader.info)
-            task.train(training)
-            if mismatch:
-                path = ("model", "num_classes")
-                raise ConfigError([Problem(show_path(path), mismatch, self.config.where(path))])
+        if batch is None:
+            return
+        task.eval()
+        task.predict(batch)
+        mismatch = task.mismatch(batch, loader.info)
+        task.train()
+        if mismatch:
+            path = ("model", "num_classes")
+            raise ConfigError([Problem(show_path(path), mismatch, self.config.where(path))])
 
     def runner(self, train_loader: Loader, val_loader: Loader | None, work_dir: Path) -> Runner:
         """Put the parts together."""
@@ -216,7 +220,7 @@ class _Builder:
     def _common(self) -> dict[str, Any]:
         return {
             "metrics": self.build_all(METRICS, self.schema.metrics, ("metrics",)),
-            "hooks": [self.build(HOOKS, spec, ("hooks",)) for spec in self.schema.all_hooks],
+            "hooks": [self.build(HOOKS, spec, path) for path, spec in self.schema.all_hooks],
             "precision": self.run.precision,
             "device": self.device,
             "config": self.config.values,

@@ -80,6 +80,8 @@ def _plugin_problems(config: Config, plugin_files: Collection[Path]) -> Iterator
         elif not str(entry).endswith(".py"):
             yield from _package_problems(name, str(entry), location)
         elif path and not _may_run_code(config, location):
+            if Path(entry).name in {Path(file).name for file in plugin_files}:
+                continue
             yield Problem(
                 name, f"only a .py config may name a file to run; if you trust it, give --plugin {entry}", location
             )

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _report(error: VisregError) -> int:
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError) and not dist.is_main():
+        pass  # every process finds the same, and one tells
+    elif isinstance(error, ConfigError):
         count = len(error.problems)
         print(error, file=sys.stderr)
         print(f"error: {count} mistake{'s' * (count > 1)} in the config; nothing was run", file=sys.stderr)
@@ -67,7 +70,7 @@ def _train(options: argparse.Namespace) -> int:
         dump(config.values, runner.work_dir / "config.json")
         _log_to_file(runner.work_dir / "log.txt")
     if options.resume is not None:
-        _resume(runner, load(options.resume, "cpu") if options.resume else None)
+        _resume(runner, load(options.resume) if options.resume else None)
     _stop_on_signals(runner)
     with _out_of_memory_explained():
         runner.train()
@@ -194,12 +197,18 @@ def _log_to_stdout() -> None:
     stdout.setFormatter(logging.Formatter("%(message)s"))
     stdout.addFilter(lambda record: record.name != "visreg.console")  # which prints its rows itself
     logger.addHandler(stdout)
+    logger.addHandler(MemoryHandler(1000, flushLevel=logging.CRITICAL + 1))  # until there is a file
 
 
 def _log_to_file(path: Path) -> None:
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
+    """Write what is logged to ``path``, and first what has been logged so far."""
+    file = logging.FileHandler(path, encoding="utf-8", delay=True)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for early in [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]:
+        early.setTarget(file)
+        early.flush()
+        logger.removeHandler(early)
+    logger.addHandler(file)
 
 
 def _parser() -> argparse.ArgumentParser:

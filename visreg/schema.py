@@ -162,10 +162,12 @@ class Schema:
         return cls(**{**_required(cls), **right})
 
     @property
-    def all_hooks(self) -> list[Spec]:
-        """The hooks, and the default ones of types that are not among them."""
+    def all_hooks(self) -> list[tuple[ConfigPath, Spec]]:
+        """The hooks, and the default ones of types that are not among them, each with its place."""
         listed = {hook["type"] for hook in self.hooks}
-        return [*self.hooks, *(hook for hook in self.default_hooks if hook["type"] not in listed)]
+        places = [(("hooks", index), hook) for index, hook in enumerate(self.hooks)]
+        defaults = [(("default_hooks", index), hook) for index, hook in enumerate(self.default_hooks)]
+        return [*places, *(place for place in defaults if place[1]["type"] not in listed)]
 
     @property
     def schedules(self) -> list[Spec]:

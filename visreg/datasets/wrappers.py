@@ -45,7 +45,8 @@ class FirstAvailable(Dataset):
                 if reasons and dist.is_main():
                     logger.warning("USING %s, since %s", dataset.info.name.upper(), "\nand ".join(reasons))
                 return
-            reasons.append(f"{dataset.info.name} is not available: {reason}")
+            name = dataset.info.name
+            reasons.append(f"{name} is not available: {reason.removeprefix(f'{name}: ')}")
         raise DataError("none of the datasets is available:\n" + "\n".join(reasons))
 
     def __len__(self) -> int:
