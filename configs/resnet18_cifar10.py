@@ -12,4 +12,4 @@ optimizer = dict(_delete_=True, type="SGD", lr=0.1, momentum=0.9, weight_decay=5
 schedule = dict(type="Cosine", warmup_steps=200)
 
 train = dict(batch_size=128)
-run = dict(epochs=10)
+run = dict(epochs=3)

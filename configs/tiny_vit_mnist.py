@@ -21,4 +21,4 @@ hooks = [dict(type="LogGradNorm", every=100)]
 train = dict(dataset=dict(type="FirstAvailable", datasets=_train), batch_size=128)
 val = dict(dataset=dict(type="FirstAvailable", datasets=_test), batch_size=1000)
 
-run = dict(epochs=10)
+run = dict(epochs=3)

@@ -13,4 +13,4 @@ optimizer = dict(type="Adam", lr=1e-3)
 train = dict(dataset=dict(type="CIFAR10", train=True, download=True), batch_size=64)
 val = dict(dataset=dict(type="CIFAR10", train=False, download=True), batch_size=1000)
 
-run = dict(epochs=10)
+run = dict(epochs=5)
