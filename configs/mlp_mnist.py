@@ -1,4 +1,4 @@
-"""A two-layer perceptron on MNIST, with Adam.
+"""A two-layer perceptron on MNIST, with Adam: 97.78 % after 10 epochs (one seed), half a minute on 2 CPU cores.
 
 python tools/train.py configs/mlp_mnist.py
 """
