@@ -7,6 +7,8 @@ import pytest
 
 from visreg.registry import KINDS
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are so small here that threads only wait for one another
+
 ROOT = Path(__file__).parent.parent
 DATA = next(
     (

@@ -129,6 +129,23 @@ def test_shipped_configs_are_right(path):
         ("val", ..., "metrics", "neither val nor test"),
         ("param_groups", {"lr_scale": {"model.heads": 0.1}}, "param_groups", "did you mean 'model.head'"),
         ("train.in_memory", 1, "train.in_memory", "'auto'"),
+        ("hooks", [{"type": "EMA"}, {"type": "EMA"}], "hooks[1]", "a second EMA, beside hooks[0]"),
+        ("schedule.monitor", "f1", "schedule.monitor", "only ReduceLROnPlateau waits for a score"),
+        ("run.epochs", None, "run", "neither epochs nor steps"),
+        ("run.accumulate", 65, "run.accumulate", "cuts a batch of 64 into 65 parts"),
+        ("optimizer.lr", float("inf"), "optimizer.lr", "at most 1000"),
+        ("train", None, "train", "expected a dict"),
+        ("run", {3: 4}, "run['3']", "must be a str"),
+        # other frameworks' habits
+        ("learning_rate", 0.1, "learning_rate", "no such section"),
+        ("epochs", 3, "epochs", "did you mean 'run.epochs'?"),
+        ("run.lr", 0.1, "run.lr", "did you mean 'optimizer.lr'?"),
+        ("train.dataset.shuffle", True, "train.dataset.shuffle", "did you mean 'train.shuffle'?"),
+        ("optimizer.learning_rate", 0.1, "optimizer.learning_rate", "did you mean 'lr'?"),
+        ("optimizer.type", "torch.optim.SGD", "optimizer.type", "did you mean 'SGD'?"),
+        ("loss", {"name": "CrossEntropyLoss"}, "loss.name", "did you mean 'type'?"),
+        ("metrics", {"type": "Accuracy"}, "metrics", "put it in [ ]"),
+        ("model.classes_num", 10, "model.classes_num", "did you mean 'num_classes'?"),
         # shapes
         ("model.image_size", 32, "model", "its in_features must be 320"),
         ("model.in_channels", 3, "model", "its in_channels must be 1"),
@@ -146,6 +163,22 @@ def test_shipped_configs_are_right(path):
 def test_finds_a_mistake(path, value, where, message):
     found = problems(changed(path, value))
     assert any(place.startswith(where) and message in text for place, text in found), found
+
+
+@pytest.mark.parametrize(
+    ("section", "written"),
+    [("loss", "criterion"), ("model", "network"), ("train", "train_dataloader"), ("val", "valid"), ("run", "RUN")],
+)
+def test_a_section_of_another_name_is_one_mistake(section, written):
+    values = {written if name == section else name: value for name, value in SMALL.items()}
+    [(path, message)] = problems(values)
+    assert path == written
+    assert f"did you mean '{section}'?" in message
+
+
+def test_finds_a_misspelt_type_in_a_nested_spec():
+    [(path, message)] = problems(changed("train.dataset", {"type": "FirstAvailable", "datasets": [{"tpye": "Digits"}]}))
+    assert (path, message) == ("train.dataset.datasets[0].tpye", "no such option; did you mean 'type'?")
 
 
 def test_finds_every_mistake_at_once(small: Path):

@@ -1,207 +1,15 @@
-"""Loaders: the same batches whatever way, from whatever place, in however many processes."""
+"""Samples and batches: put together, cut up and moved."""
 
 from __future__ import annotations
 
-import random
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
 
-from visreg.data import DataInfo, Dataset, collate, split, to_device
+from visreg.data import DataInfo, batch_length, collate, data_root, split, to_device
 from visreg.errors import DataError
-from visreg.generators import seeded
-from visreg.loader import Batching, SampleLoader, TensorLoader
-
-SIZE = 23
-
-
-class Squares(Dataset):
-    """A few blank images whose label is their place."""
-
-    info = DataInfo(name="squares")
-
-    def open(self):
-        pass
-
-    def __len__(self):
-        return SIZE
-
-    def __getitem__(self, index):
-        return {name: tensor[index] for name, tensor in self.tensors().items()}
-
-    def tensors(self):
-        places = torch.arange(SIZE)
-        return {"image": places.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2), "label": places}
-
-
-def noisy(sample):
-    """Draw from all three generators."""
-    numpy = pytest.importorskip("numpy")
-    return {**sample, "noise": torch.rand(()) + random.random() + float(numpy.random.rand())}
-
-
-def sample_loader(transforms=(), workers=0, **options):
-    batching = Batching(**{"size": SIZE, "batch_size": 4, "train": True, "seed": 1, **options})
-    return SampleLoader(
-        dataset=Squares(), transforms=transforms, batching=batching, device=torch.device("cpu"), workers=workers
-    )
-
-
-def tensor_loader(**options):
-    batching = Batching(**{"size": SIZE, "batch_size": 4, "train": True, "seed": 1, **options})
-    return TensorLoader(info=Squares.info, tensors=dict(Squares().tensors()), batching=batching)
-
-
-def order(loader, epoch=0, start=0):
-    return [batch["index"].tolist() for batch in loader.epoch(epoch, start)]
-
-
-def equal(one, other):
-    assert len(one) == len(other) > 0
-    for mine, theirs in zip(one, other, strict=True):
-        assert mine.keys() == theirs.keys()
-        for key, value in mine.items():
-            assert value.dtype == theirs[key].dtype
-            assert torch.equal(value, theirs[key]), key
-    return True
-
-
-@pytest.fixture
-def world(monkeypatch):
-    def become(rank, size):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", str(size))
-
-    return become
-
-
-def test_the_order_depends_on_seed_and_epoch_alone():
-    torch.manual_seed(5)
-    first = order(tensor_loader())
-    torch.manual_seed(6)
-    loader = tensor_loader()
-    assert order(loader, epoch=3) != first
-    assert order(loader) == first == order(loader)
-    assert order(tensor_loader(seed=2)) != first
-    assert sorted(chain(*first)) == list(range(SIZE))
-
-
-def test_drawing_an_order_leaves_the_generators_alone():
-    torch.manual_seed(5)
-    random.seed(5)
-    before = torch.get_rng_state(), random.getstate()
-    order(tensor_loader())
-    order(sample_loader(transforms=[noisy]))
-    order(sample_loader(transforms=[noisy], workers=1))
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert random.getstate() == before[1]
-
-
-@pytest.mark.parametrize("options", [{}, {"train": False}, {"drop_last": True}, {"batch_size": 23}, {"shuffle": False}])
-def test_both_loaders_give_equal_batches(options):
-    one, other = tensor_loader(**options), sample_loader(**options)
-    assert len(one) == len(other) == len(list(one.epoch(2)))
-    assert one.batch_size == other.batch_size
-    assert one.info == other.info
-    equal(list(one.epoch(2)), list(other.epoch(2)))
-
-
-def test_any_number_of_workers_gives_equal_batches():
-    found = []
-    for workers in (0, 1, 2):
-        loader = sample_loader(transforms=[noisy], workers=workers)
-        found.append([*loader.epoch(0), *loader.epoch(1)])
-    equal(found[0], found[1])
-    equal(found[0], found[2])
-    assert not torch.equal(found[0][0]["noise"], found[0][6]["noise"])
-
-
-@pytest.mark.parametrize("make", [tensor_loader, sample_loader])
-@pytest.mark.parametrize("start", [1, 5])
-def test_starting_late_is_skipping(make, start):
-    loader = make()
-    equal(list(loader.epoch(1, start)), list(loader.epoch(1))[start:])
-
-
-def test_an_epoch_left_early_does_no_harm():
-    loader = sample_loader(workers=1)
-    whole = order(loader)
-    for _ in loader.epoch(5):
-        break
-    assert order(loader) == whole
-
-
-@pytest.mark.parametrize(("size", "batch_size"), [(23, 4), (24, 4), (5, 2), (3, 2), (9, 8)])
-def test_training_in_two_processes_shares_each_batch_exactly(world, size, batch_size):
-    shares = []
-    for rank in (0, 1):
-        world(rank, 2)
-        shares.append(
-            [batch.tolist() for batch in Batching(size=size, batch_size=batch_size, train=True, seed=1).batches(2)]
-        )
-    assert [len(batch) for batch in shares[0]] == [len(batch) for batch in shares[1]]
-    assert all(shares[0])
-    world(0, 1)
-    alone = Batching(size=size, batch_size=batch_size, train=True, seed=1).batches(2)
-    for mine, theirs, both in zip(*shares, alone, strict=False):
-        assert sorted(mine + theirs) == sorted(both.tolist()[: len(mine + theirs)])
-    seen = list(chain(*shares[0], *shares[1]))
-    assert len(seen) == len(set(seen)) == size - size % 2
-
-
-@pytest.mark.parametrize("make", [tensor_loader, sample_loader])
-@pytest.mark.parametrize("size", [1, 7, 8, 9])
-def test_evaluation_in_two_processes_counts_every_sample_once(world, make, size):
-    seen = []
-    for rank in (0, 1):
-        world(rank, 2)
-        batches = order(make(size=size, train=False))
-        assert all(batches)  # a model is never asked about no image at all
-        seen += chain(*batches)
-    assert sorted(seen) == list(range(size))
-
-
-def test_lengths():
-    assert len(tensor_loader()) == 6
-    assert len(tensor_loader(drop_last=True)) == 5
-    assert [len(batch) for batch in order(tensor_loader())] == [4, 4, 4, 4, 4, 3]
-    assert [len(batch) for batch in order(tensor_loader(drop_last=True))] == [4] * 5
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"size": 0}, "the dataset is empty"),
-        ({"batch_size": 24, "drop_last": True}, "has 23 samples, which is less than one batch of 24; lower batch_size"),
-    ],
-)
-def test_no_batch_at_all_is_refused(options, message):
-    with pytest.raises(DataError, match=message):
-        tensor_loader(**options)
-
-
-def test_a_batch_that_does_not_divide_is_refused(world):
-    world(0, 3)
-    with pytest.raises(DataError, match="4 does not divide by 3 processes"):
-        tensor_loader()
-    assert len(tensor_loader(train=False)) == 6
-
-
-def test_batch_transforms_come_last():
-    loader = tensor_loader()
-    loader.batch_transforms = [lambda batch: {**batch, "label": -batch["label"]}]
-    for batch in loader.epoch(0):
-        assert torch.equal(batch["label"], -batch["index"])
-
-
-def test_seeded_draws_are_a_function_of_the_parts():
-    def draw(*parts):
-        with seeded(*parts):
-            return noisy({})["noise"]
-
-    assert draw(1, 2, 3) == draw(1, 2, 3)
-    assert len({float(draw(*parts)) for parts in ((1, 2, 3), (1, 3, 2), (1, 2), (0, 1, 2, 3), (2, 2, 3))}) == 5
 
 
 def test_collate_keeps_ragged_keys_as_lists():
@@ -238,3 +46,21 @@ def test_to_device_goes_into_dicts_and_lists():
     moved = to_device({"a": [torch.zeros(1), "text"], "b": 3}, torch.device("meta"))
     assert moved["a"][0].device.type == "meta"
     assert (moved["a"][1], moved["b"]) == ("text", 3)
+
+
+def test_infos_of_one_name_and_classes_are_equal_whatever_their_samples():
+    one = DataInfo(name="a", classes=("x", "y"), sample={"image": torch.zeros(1)})
+    assert one == DataInfo(name="a", classes=("x", "y"))
+    assert one != DataInfo(name="a", classes=("x",))
+
+
+def test_the_data_root_is_the_environments_else_a_folder_here(monkeypatch):
+    monkeypatch.setenv("VISREG_DATA", "/somewhere")
+    assert data_root() == Path("/somewhere")
+    for unset in ("", None):
+        monkeypatch.setenv("VISREG_DATA", "") if unset == "" else monkeypatch.delenv("VISREG_DATA")
+        assert data_root() == Path("data")
+
+
+def test_the_length_of_a_batch_is_that_of_any_of_its_values():
+    assert batch_length({"boxes": [1, 2, 3]}) == batch_length({"label": torch.zeros(3, 2)}) == 3

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import LinearTask, StopAt, assert_same, tiny_runner
+from tiny import LinearTask, StopAt, assert_same, tiny_data, tiny_loader, tiny_runner
 
 from visreg import dist
 from visreg.checkpoint import load, newest, resume, weights
@@ -22,7 +22,9 @@ from visreg.hooks.ema import EMA
 from visreg.hooks.freeze import Freeze
 from visreg.hooks.metrics_log import MetricsLog
 from visreg.hooks.regularization import L2
+from visreg.metric import Metric
 from visreg.metrics.accuracy import Accuracy
+from visreg.metrics.confusion import F1
 
 
 def build(work_dir, stop=()):
@@ -33,10 +35,39 @@ def build(work_dir, stop=()):
     return tiny_runner(work_dir, hooks, task=LinearTask, epochs=3, accumulate=2, metrics=[Accuracy()])
 
 
-def main(work_dir, stop=""):
+class Seen(Metric):
+    """Which samples every process was asked about, and how often."""
+
+    def names(self):
+        return ("seen", "twice")
+
+    def reset(self):
+        self.counts = torch.zeros(EVALUATED)
+
+    def update(self, predictions, batch):
+        self.counts.index_add_(0, batch["index"], torch.ones(len(batch["index"])))
+
+    def compute(self):
+        counts = dist.total(self.counts)
+        return {"seen": float((counts > 0).sum()), "twice": float((counts > 1).sum())}
+
+
+EVALUATED = 13  # in batches of 4: the last one has a single sample, so that one of two processes has none
+
+
+def build_with_batch_norm(work_dir):
+    """Return a run whose processes have statistics of their own, evaluated on batches that do not divide."""
+    val_loader = tiny_loader(train=False, name="uneven", data=tiny_data(EVALUATED, seed=1))
+    metrics = [Accuracy(), F1(num_classes=3), Seen()]
+    hooks = [MetricsLog(every=3), Checkpoint(keep=2)]
+    return tiny_runner(work_dir, hooks, epochs=3, metrics=metrics, val_loader=val_loader)
+
+
+def main(work_dir, stop="", recipe="hooks"):
     """Train up to a step, or from the latest checkpoint on, as each of the processes does."""
     dist.join(torch.device("cpu"))
-    runner = build(work_dir, [StopAt(int(stop))] if stop else [])
+    stop = int(stop or 0)
+    runner = build_with_batch_norm(work_dir) if recipe == "norm" else build(work_dir, [StopAt(stop)] if stop else [])
     state = resume(work_dir / "checkpoints")
     if state is not None:
         runner.load_state_dict(state)
@@ -101,6 +132,20 @@ def test_a_run_of_two_processes_that_was_stopped_and_resumed_ends_as_one_that_wa
     one, other = (load(folder / "checkpoints" / "step_00000015.pt") for folder in (two, tmp_path))
     assert_same(one, other)
     assert rows(tmp_path) == rows(two)
+
+
+def test_batch_norm_and_uneven_batches_in_two_processes(tmp_path):
+    """The statistics that are evaluated, and saved, are those of the main process; no sample is counted twice."""
+    in_two_processes(tmp_path, "", "norm")
+    state = load(tmp_path / "checkpoints" / "step_00000015.pt")
+    assert state["scores"]["seen"] == EVALUATED
+    assert state["scores"]["twice"] == 0
+    one = build_with_batch_norm(tmp_path / "one")
+    one.load_task(state)
+    assert {**one.evaluate(), "seen": EVALUATED} == state["scores"]
+    assert int(state["task"]["model.1.num_batches_tracked"]) == 15
+    assert len(state["generators"]) == 2
+    assert [row["step"] for row in rows(tmp_path) if "seen" in row] == [5, 10, 15]  # written once
 
 
 if __name__ == "__main__":

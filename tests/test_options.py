@@ -83,6 +83,8 @@ def test_values_fit_their_annotation_or_do_not(annotation, good, bad):
         ("a/b", str | Path, "a/b"),
         ("a", str, "a"),
         (3, float, 3),
+        (3, int, 3),
+        (True, float, True),
     ],
 )
 def test_values_are_made_to_fit(value, annotation, fitted):

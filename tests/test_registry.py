@@ -144,47 +144,6 @@ def test_plugin_that_is_no_class_is_broken(site, target):
     del sys.modules["odd_net"]
 
 
-MALFORMED = {
-    "no section": "console = a:b\n",
-    "no value": "[console_scripts]\nhello\n",
-    "option twice": "[console_scripts]\na = b:c\na = b:d\n",
-    "not text": b"[console_scripts]\n\xff\xfe = a:b\n",
-}
-
-
-@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
-def test_malformed_file_of_another_package_takes_nobody_along(site, text):
-    file = install(site, "ill-formed", "1.0", text)
-    install(
-        site, "well-formed", "1.0", models(WellNet="well_formed:WellNet"), {"well_formed": NET.format(name="WellNet")}
-    )
-    with pytest.warns(UserWarning, match="malformed") as warned:
-        assert MODELS.get("WellNet").__name__ == "WellNet"
-    assert any(str(file.parent) in str(warning.message) for warning in warned)
-    assert MODELS.find("WellNet").owner == "well-formed 1.0"
-    del sys.modules["well_formed"]
-
-
-@pytest.mark.parametrize("target", ["not a module!", "100%s:Net"])
-def test_malformed_entry_point_is_left_out_with_a_warning(site, target):
-    text = models(BadNet=target, GoodNet="good_formed:GoodNet")
-    install(site, "good-formed", "1.0", text, {"good_formed": NET.format(name="GoodNet")})
-    with pytest.warns(UserWarning, match="good-formed 1.0: entry point 'BadNet' of visreg.models: malformed"):
-        assert MODELS.get("GoodNet")
-    assert "BadNet" not in MODELS
-    del sys.modules["good_formed"]
-
-
-def test_malformed_entry_point_of_no_concern_is_not_mentioned(site):
-    install(site, "stranger", "1.0", "[console_scripts]\nx = not a module!\n")
-    assert list(MODELS)
-
-
-def test_a_kind_of_its_own_is_nobodys(site):
-    install(site, "stranger", "1.0", "[visreg.nonsense]\nx = a:b\n[visregular]\ny = a:b\n")
-    assert not any("x" in registry or "y" in registry for registry in KINDS.values())
-
-
 # Files
 
 

@@ -23,6 +23,26 @@ from visreg.task import Task
 STEPS = 5  # in an epoch
 
 
+def tiny_config(**sections):
+    """Return a config whose run takes moments; ``sections`` replace its own, and of a dict those keys only."""
+    values = {
+        "task": {"type": "Classification", "mean": [0.5], "std": [0.5]},
+        "model": {"type": "MLP", "image_size": 16, "widths": [8]},
+        "loss": {"type": "CrossEntropyLoss"},
+        "metrics": [{"type": "Accuracy"}],
+        "optimizer": {"type": "SGD", "lr": 0.05, "momentum": 0.9},
+        "default_hooks": [],
+        "train": {"dataset": {"type": "Digits", "train": False, "size": 16}, "batch_size": 100},
+        "val": {"dataset": {"type": "Digits", "train": False, "size": 16}, "batch_size": 100},
+        "run": {"epochs": 2, "device": "cpu", "work_dir": "unused"},
+    }
+    for name, section in sections.items():
+        known = values.get(name)
+        merge = isinstance(known, dict) and isinstance(section, dict) and "type" not in section
+        values[name] = {**known, **section} if merge else section
+    return values
+
+
 class TinyTask(Task):
     def __init__(self):
         super().__init__()

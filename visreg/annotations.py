@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import enum
 import inspect
+import numbers
 import sys
 import types
 import typing
@@ -17,6 +18,7 @@ PLAIN_NAMES: Mapping[Any, str] = {
     collections.abc.Sequence: "list", collections.abc.Iterable: "list", collections.abc.Collection: "list",
     collections.abc.Mapping: "dict",
 }  # fmt: skip
+DTYPE = "a dtype such as 'float32'"
 CALLABLE: Any = collections.abc.Callable
 PLAIN = (type(None), bool, int, float, str, list, tuple, dict)
 
@@ -46,14 +48,16 @@ def _matches_class(value: Any, wanted: Any, arguments: tuple[Any, ...]) -> bool:
         return True
     if wanted is type(None):
         return value is None
-    if wanted in (int, float):
-        return isinstance(value, (int, float) if wanted is float else int) and not isinstance(value, bool)
+    if wanted in (int, float, numbers.Number):
+        return isinstance(value, int if wanted is int else (int, float)) and not isinstance(value, bool)
     if wanted in (bool, str):
         return isinstance(value, wanted)
     if issubclass(wanted, enum.Enum):
         return isinstance(value, wanted) or (isinstance(value, str) and _enum_member(wanted, value) is not None)
     if wanted is Path or wanted.__name__ == "PathLike":
         return isinstance(value, str)
+    if wanted.__name__ == "dtype":
+        return isinstance(value, wanted) or (isinstance(value, str) and isinstance(_dtype(value), wanted))
     if issubclass(wanted, collections.abc.Mapping):
         return isinstance(value, Mapping) and all(matches(item, arguments[1]) for item in value.values() if arguments)
     if issubclass(wanted, tuple) and arguments and arguments[-1] is not ...:
@@ -62,7 +66,7 @@ def _matches_class(value: Any, wanted: Any, arguments: tuple[Any, ...]) -> bool:
         return _is_instance(value, wanted)
     if wanted.__name__ == "Tensor":
         return _is_numbers(value)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and wanted.__module__ in ("builtins", "collections.abc"):
         return not arguments or all(matches(item, arguments[0]) for item in value)
     return _is_instance(value, wanted) and not isinstance(value, (str, dict))
 
@@ -84,8 +88,8 @@ def _is_plain(annotation: Any) -> bool:
     kind = origin or annotation
     return isinstance(kind, type) and (
         issubclass(kind, (bool, int, float, str, bytes, type(None), enum.Enum, Path, list, tuple, set, dict))
-        or kind in (collections.abc.Sequence, collections.abc.Mapping)
-        or kind.__name__ in ("Tensor", "PathLike")
+        or kind in (collections.abc.Sequence, collections.abc.Mapping, numbers.Number)
+        or kind.__name__ in ("Tensor", "PathLike", "dtype")
     )
 
 
@@ -103,15 +107,17 @@ def _is_numbers(value: Any) -> bool:
 
 
 def fit(value: Any, annotation: Any) -> Any:
-    """Return ``value`` as the parameter wants it: a list as the tuple, tensor or enum member it stands for."""
-    if not isinstance(value, (str, list)):
+    """Return ``value`` as the parameter wants it: a list as the tuple or tensor, text as the enum member or dtype."""
+    if not isinstance(value, (str, list, tuple)):
         return value
     for choice in _choices(annotation):
         if isinstance(value, str) and isinstance(choice, type) and issubclass(choice, enum.Enum):
             return _enum_member(choice, value) or value
         if isinstance(value, str) and choice is Path and str not in _choices(annotation):
             return Path(value)
-        if isinstance(value, list) and getattr(choice, "__name__", "") == "Tensor" and _is_numbers(value):
+        if isinstance(value, str) and getattr(choice, "__name__", "") == "dtype":
+            return _dtype(value) or value
+        if isinstance(value, (list, tuple)) and getattr(choice, "__name__", "") == "Tensor" and _is_numbers(value):
             return sys.modules["torch"].tensor(value, dtype=sys.modules["torch"].get_default_dtype())
         if isinstance(value, list) and (typing.get_origin(choice) or choice) is list:
             return value
@@ -129,6 +135,12 @@ def _enum_member(kind: type[enum.Enum], value: str) -> enum.Enum | None:
     name = value.removeprefix(f"{kind.__name__}.").lower()
     known = kind.__members__.items()  # with the aliases, which iterating leaves out, such as ``DEFAULT`` of weights
     return next((member for key, member in known if name in (key.lower(), str(member.value).lower())), None)
+
+
+def _dtype(name: str) -> Any:
+    """Return torch's dtype of that name, such as ``"float32"`` or ``"torch.float32"``, or None."""
+    found = getattr(sys.modules["torch"], name.removeprefix("torch."), None)
+    return found if type(found).__name__ == "dtype" else None
 
 
 def describe(annotation: Any) -> str:
@@ -152,6 +164,6 @@ def describe(annotation: Any) -> str:
     if arguments:
         name = PLAIN_NAMES.get(origin, getattr(origin, "__name__", str(origin)))
         return f"{name}[{', '.join(describe(item) for item in arguments)}]"
-    return {"Tensor": "a list of numbers", "Path": "str", "PathLike": "str"}.get(
+    return {"Tensor": "a list of numbers", "Path": "str", "PathLike": "str", "Number": "float", "dtype": DTYPE}.get(
         getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation))
     )

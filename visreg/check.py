@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,21 @@ from typing import Any
 import attrs
 
 from visreg.config import Config, ConfigPath, show_path
-from visreg.errors import ConfigError, Location, PluginError, Problem, RegistryError, nearest, suggest
+from visreg.errors import (
+    ConfigError,
+    Location,
+    PluginError,
+    Problem,
+    RegistryError,
+    VisregError,
+    nearest,
+    suggest,
+)  # fmt: skip
 from visreg.options import options_of, problems
 from visreg.registry import Registry, kind_of, load_file
 from visreg.schema import NESTED, SECTIONS, SLOTS, Schema, Slot
 
+ONLY_ONE = frozenset({"Checkpoint", "Console", "EMA", "MetricsLog", "TensorBoard"})
 Found = Iterator[tuple[ConfigPath, str]]
 
 
@@ -41,7 +52,7 @@ def check_config(config: Config, *, dry_run: bool = True, plugin_files: Collecti
     if dry_run:
         from visreg.dry_run import dry_run_problems
 
-        broken = {path for path, _ in static}
+        broken = {path for path, _ in static} | {(name,) for name in _meant(config.values)}
         schema = Schema.of(config.values, without=broken)
         found += [_problem(config, path, message) for path, message in dry_run_problems(schema, broken)]
     if found:
@@ -76,8 +87,8 @@ def _plugin_problems(config: Config, plugin_files: Collection[Path]) -> Iterator
         location = config.where(path) if path else Location(f"--plugin {entry}")
         name = show_path(path)
         if not isinstance(entry, (str, Path)):
-            yield Problem(name, f"expected a file or the name of a package, got {entry!r}", location)
-        elif not str(entry).endswith(".py"):
+            continue  # its type is looked at with all others
+        if not str(entry).endswith(".py"):
             yield from _package_problems(name, str(entry), location)
         elif path and not _may_run_code(config, location):
             if Path(entry).name in {Path(file).name for file in plugin_files}:
@@ -109,19 +120,44 @@ def _package_problems(path: str, requirement: str, location: Location | None) ->
 
 def static_problems(values: Mapping[str, Any]) -> Found:
     """Yield (path, message) of each mistake that can be found without building anything."""
+    wrong = set()
+    for path, message in _all_problems(values):
+        wrong.add(path)
+        yield path, _redirected(values, path, message)
+    yield from ((path, message) for path, message in _not_a_number(values, ()) if path not in wrong)
+
+
+def _redirected(values: Mapping[str, Any], path: ConfigPath, message: str) -> str:
+    """Return ``message``; if it is about an option that is one elsewhere, such as ``epochs`` of ``run``, say where."""
+    name = path[-1] if path else ""
+    if not isinstance(name, str) or not message.startswith("no such"):
+        return message
+    homes = [name, *(f"{section}.{name}" for section, kind in SECTIONS.items() if name in attrs.fields_dict(kind))]
+    homes = homes if name in _section_names() else homes[1:]
+    with suppress(VisregError):
+        for slot, spec in values.items():
+            if slot in SLOTS and isinstance(spec, Mapping) and isinstance(spec.get("type"), str):
+                homes += [f"{slot}.{name}"] * (name in options_of(SLOTS[slot].registry.get(spec["type"])))
+    inside = [home for home in homes if home.split(".")[0] == path[0]]
+    homes = [home for home in inside or homes if home != show_path(path)]
+    return f"no such option here; did you mean {' or '.join(map(repr, homes))}?" if homes else message
+
+
+def _all_problems(values: Mapping[str, Any]) -> Found:
     for name, message in problems(Schema, values, unchecked={*SECTIONS, *SLOTS}):
+        if message.startswith("missing") and name in _meant(values):
+            continue
         yield (name,), _top_level(message)
     yield from _slot_problems(values, ())
     for name, section in SECTIONS.items():
-        if values.get(name) is not None:
+        if name in values and (values[name] is not None or name not in ("val", "test")):
             yield from _section_problems(section, values[name], (name,))
-    yield from _not_a_number(values, ())
     yield from _contradictions(values)
 
 
 def _top_level(message: str) -> str:
     if message.startswith("no such option"):
-        return f"no such section{message.removeprefix('no such option')} A variable of your own begins with '_'"
+        return f"no such section{message.removeprefix('no such option')} (a variable of your own begins with '_')"
     return message
 
 
@@ -141,7 +177,8 @@ def _slot_problems(values: Mapping[str, Any], path: ConfigPath) -> Found:
             continue
         listed = value if isinstance(value, (list, tuple)) and (slot.many or name == "schedule") else None
         if slot.many and listed is None:
-            yield (*path, name), f"expected a list of dict(type=…), got {value!r}"
+            advice = "; put it in [ ]" if isinstance(value, Mapping) and "type" in value else ""
+            yield (*path, name), f"expected a list of dict(type=…), got {value!r}{advice}"
             continue
         specs: Any = [(None, value)] if listed is None else enumerate(listed)
         for index, spec in specs:
@@ -192,20 +229,19 @@ def _argument_problems(
     # A dataset of our own that requires a root means it: only adopted ones are given the data root.
     own = registry.kind == "datasets" and factory.__module__.startswith("visreg.")
     offered = frozenset() if own else slot.offered
-    for name, message in problems(factory, arguments, slot.given, offered):
-        if (
-            message.startswith("no such option")
-            and (near := nearest(name, {"type", *keys}))
-            and "did you" not in message
-        ):
-            message = f"no such option; did you mean {near[0]!r}?"
-        yield (*path, name), message
-    if slot.registry.kind == "tasks" and values.get("loss") is None:
+    known = options_of(factory)
+    wrong = set()
+    for name, message in problems(factory, arguments, slot.given, offered, others={"type", *keys}):
+        wrong.add(name)
+        untyped = [*_untyped(arguments[name], (*path, name))] if message.startswith("expected") else []
+        yield from untyped or [((*path, name), message)]
+    if slot.registry.kind == "tasks" and values.get("loss") is None and "loss" not in _meant(values):
         option = options_of(factory).get("loss")
         if option is not None and option.required:
             yield ("loss",), f"missing; the task {factory.__name__} needs one"
-    known = options_of(factory)
     for name, value in arguments.items():
+        if name in wrong and not isinstance(value, (list, tuple)):
+            continue
         annotation = known[name].annotation if name in known else Any
         yield from _nested_problems(kind_of(annotation, registry), value, (*path, name))
 
@@ -221,10 +257,20 @@ def _nested_problems(registry: Registry[Any], value: Any, path: ConfigPath) -> F
             yield from _nested_problems(registry, item, (*path, index))
 
 
+def _untyped(value: Any, path: ConfigPath) -> Found:
+    """Yield each spec in ``value`` whose ``type`` is misspelt, so that it looks like plain data."""
+    if isinstance(value, Mapping) and "type" not in value:
+        words = [key for key, item in value.items() if isinstance(key, str) and isinstance(item, str)]
+        yield from (((*path, key), "no such option; did you mean 'type'?") for key in nearest("type", words))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _untyped(item, (*path, index))
+
+
 def _type_problems(registry: Registry[Any], spec: Mapping[str, Any], path: ConfigPath) -> Found:
     if "type" in spec:
         yield (*path, "type"), f"expected a name from the {registry.kind}, got {spec['type']!r}"
-    elif near := nearest("type", [key for key in spec if isinstance(key, str)]):
+    elif near := [key for key in spec if isinstance(key, str) and nearest(key, ["type"])]:
         yield (*path, near[0]), "no such option; did you mean 'type'?"
     else:
         yield path, f"no 'type', which names one of the {registry.kind}: {suggest('', registry).removeprefix('; ')}"
@@ -243,17 +289,11 @@ def _not_a_number(value: Any, path: ConfigPath) -> Found:
 
 def _contradictions(values: Mapping[str, Any]) -> Found:
     """Yield options that are right by themselves but not together."""
-    run = values.get("run")
-    if isinstance(run, Mapping):
-        if run.get("epochs") is not None and run.get("steps") is not None:
-            yield ("run", "steps"), "contradicts run.epochs; give one of them"
-        if "epochs" not in run and "steps" not in run and not nearest("epochs", run) and not nearest("steps", run):
-            yield ("run",), "neither epochs nor steps; say how long to train"
+    yield from _contradictions_of_run(values)
     if values.get("val") is None:
-        for name in ("metrics",):
-            if values.get(name) and values.get("test") is None and "val" not in _near_sections(values):
-                yield (name,), "nothing to measure on: there is neither val nor test"
-    elif "metrics" not in values and "metrics" not in _near_sections(values):
+        if values.get("metrics") and values.get("test") is None and "val" not in _meant(values):
+            yield ("metrics",), "nothing to measure on: there is neither val nor test"
+    elif not values.get("metrics") and "metrics" not in _meant(values):
         yield ("val",), "nothing to measure: there are no metrics"
     for name in ("train", "val", "test"):
         section = values.get(name)
@@ -262,12 +302,49 @@ def _contradictions(values: Mapping[str, Any]) -> Found:
                 (name, "in_memory"),
                 f"contradicts {name}.transforms, which are for one sample at a time; use batch_transforms",
             )
+    schedule = values.get("schedule")
+    for index, spec in enumerate(schedule if isinstance(schedule, (list, tuple)) else [schedule]):
+        if isinstance(spec, Mapping):
+            path = ("schedule",) if spec is schedule else ("schedule", index)
+            waits = spec.get("type") == "ReduceLROnPlateau"
+            if waits and spec.get("every") is not None:
+                yield (*path, "every"), "of no use, since ReduceLROnPlateau moves on after evaluations; remove it"
+            if not waits and spec.get("monitor") is not None:
+                yield (*path, "monitor"), "of no use, since only ReduceLROnPlateau waits for a score; remove it"
+    for key in ("hooks", "default_hooks"):
+        yield from _repeated_hooks(key, values.get(key))
 
 
-def _near_sections(values: Mapping[str, Any]) -> set[str]:
-    """Return the sections that an unknown top-level name may be a misspelling of."""
+def _contradictions_of_run(values: Mapping[str, Any]) -> Found:
+    run = values.get("run")
+    if not isinstance(run, Mapping):
+        return
+    meant = {near for name in run if isinstance(name, str) for near in nearest(name, ("epochs", "steps"))}
+    if run.get("epochs") is not None and run.get("steps") is not None:
+        yield ("run", "steps"), "contradicts run.epochs; give one of them"
+    if run.get("epochs") is None and run.get("steps") is None and not meant - {*run}:
+        yield ("run",), "neither epochs nor steps; say how long to train"
+    train = values.get("train")
+    sizes = (run.get("accumulate"), train.get("batch_size") if isinstance(train, Mapping) else None)
+    parts, size = (value if isinstance(value, int) else 0 for value in sizes)
+    if parts > size > 0:
+        yield ("run", "accumulate"), f"cuts a batch of {size} into {parts} parts; lower it or raise train.batch_size"
+
+
+def _repeated_hooks(key: str, specs: Any) -> Found:
+    """Yield hooks of which there are two that would write the same files, or undo each other's work."""
+    first: dict[str, int] = {}
+    for index, spec in enumerate(specs if isinstance(specs, (list, tuple)) else ()):
+        name = spec.get("type") if isinstance(spec, Mapping) else None
+        if name in ONLY_ONE and first.setdefault(name, index) != index:
+            yield (key, index), f"a second {name}, beside {key}[{first[name]}]; keep one of them"
+
+
+def _meant(values: Mapping[str, Any]) -> set[str]:
+    """Return the sections that are absent, and that an unknown top-level name may be a misspelling of."""
     known = _section_names()
-    return {near for name in values if name not in known for near in nearest(name, known)}
+    names = [name for name in values if isinstance(name, str) and name not in known]
+    return {near for name in names for near in nearest(name, [other for other in known if other not in values])}
 
 
 @cache

@@ -6,20 +6,25 @@ milliseconds, no memory and no GPU, and a layer that does not fit the one before
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from attrs import define, field
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from visreg import dist
 from visreg.config import ConfigPath
 from visreg.data import Batch, DataInfo, Sample, Transform, collate, to_device
 from visreg.errors import ConfigError, VisregError, suggest
 from visreg.generators import seeded
 from visreg.hook import Hook
+from visreg.hooks.patterns import matching_parameters
 from visreg.metric import Metric
 from visreg.options import options_of
 from visreg.parts import groups_for, schedule_context
@@ -42,6 +47,13 @@ from visreg.task import Task
 Found = Iterator[tuple[ConfigPath, str]]
 UNKNOWN_LENGTH = 1 << 40  # of a run whose data has not been counted
 SAMPLES = 3  # a batch of one hides what broadcasting lets pass
+LOOK_BACK = 6  # operations between a log-softmax and a loss
+DRAWS = 6  # of each random transform
+CLASSES: Mapping[str, type] = {
+    "models": nn.Module, "tasks": Task, "metrics": Metric, "hooks": Hook, "optimizers": Optimizer,
+    "schedules": LRScheduler,
+}  # fmt: skip
+CALLED_AS = {"losses": "forward(output, target)", "transforms": "__call__(sample)"}
 
 
 class _FailedError(Exception):
@@ -60,6 +72,7 @@ class _DryRun:
     broken: Collection[ConfigPath]
     device: str
     found: list[tuple[ConfigPath, str]] = field(factory=list)
+    hooks: dict[ConfigPath, Hook] = field(factory=dict)
 
     def is_broken(self, *path: str | int) -> bool:
         """Return whether a mistake was found at ``path`` or inside."""
@@ -70,18 +83,27 @@ class _DryRun:
         if spec is None or self.is_broken(*path):
             raise _FailedError
         spec = _without_weights(spec)
+        if registry is OPTIMIZERS and self.schema.run is not None and self.schema.run.device != "cpu":
+            spec = {key: value for key, value in spec.items() if key != "capturable"}  # that needs the real GPU
         try:
             return self._make(registry, spec, context)
         except Exception as error:  # whatever a constructor raises, the config named it
             self._reraise_if_unable(error)
-            self.found.append(
-                ((*path, *self._blame(registry, spec, context)), f"{_message(error)}, from {_call(spec)}")
-            )
+            name, _, message = _message(error).partition(": ")
+            blamed = (name,) if name in spec else self._blame(registry, spec, context)
+            message = message if blamed == (name,) else _message(error)
+            self.found.append(((*path, *blamed), f"{message}, from {_call(spec)}"))
             raise _FailedError from error
 
     def _make(self, registry: Registry[Any], spec: Spec, context: Mapping[str, Any]) -> Any:
-        with torch.device(self.device):
-            return registry.build(spec, **context)
+        with torch.device(self.device if registry in (MODELS, LOSSES, TASKS) else "cpu"):
+            made = registry.build(spec, **context)
+        if not isinstance(made, CLASSES.get(registry.kind, object)):
+            wanted = CLASSES[registry.kind]
+            raise TypeError(f"{type(made).__name__} is not a {wanted.__name__}; derive it from {_full_name(wanted)}")
+        if registry in (LOSSES, TRANSFORMS) and not callable(made):
+            raise TypeError(f"a {type(made).__name__} cannot be called; give it {CALLED_AS[registry.kind]}")
+        return made
 
     def _blame(self, registry: Registry[Any], spec: Spec, context: Mapping[str, Any]) -> ConfigPath:
         """Return the argument without which the constructor does not raise, if there is one."""
@@ -115,13 +137,14 @@ class _DryRun:
         except _FailedError:
             self._optimizer(None)
             return
+        self._check_patterns(task)
         optimizer = self._optimizer(task)
         for name, (batch, info) in batches.items():
             if batch is not None and not self._forward(task, name, batch, info, optimizer):
                 return
-        for name, (batch, _) in batches.items():
+        for name, (batch, info) in batches.items():
             if batch is not None and name != "train":
-                self._measure(task, metrics, batch)
+                self._measure(task, metrics, batch, info)
 
     def _splits(self) -> Iterator[tuple[str, DataConfig]]:
         sections = {"train": self.schema.train, "val": self.schema.val, "test": self.schema.test}
@@ -137,11 +160,7 @@ class _DryRun:
         for key in ("hooks", "default_hooks"):
             specs = getattr(self.schema, key)
             for index, hook in self.build_all(HOOKS, specs, (key,)).items():
-                if not isinstance(hook, Hook):
-                    self.found.append(
-                        ((key, index), f"{type(hook).__name__} is not a Hook; derive it from visreg.Hook")
-                    )
-                    continue
+                self.hooks[key, index] = hook
                 for name in hook.monitors():
                     self._check_monitor(name, names, (key, index), specs[index])
         for place, spec in self._schedules():
@@ -166,6 +185,16 @@ class _DryRun:
         elif name not in names:
             self.found.append(((*path, key), f"no metric gives a score {name!r}{suggest(name, names)}"))
 
+    def _check_patterns(self, task: Task) -> None:
+        """Make sure that what hooks such as Freeze are to change is there."""
+        for place, hook in self.hooks.items():
+            if type(hook).__module__.startswith("visreg.hooks."):
+                for option in ("patterns", "exclude"):
+                    try:
+                        matching_parameters(task, getattr(hook, option, ()), type(hook).__name__)
+                    except ConfigError as error:
+                        self.found.append(((*place, option), _message(error).removeprefix(f"{type(hook).__name__}: ")))
+
     def _batch(self, name: str, section: DataConfig) -> tuple[Batch | None, DataInfo | None]:
         """Return a blank batch as the task will see it, or None where its shape cannot be known."""
         transforms = self.build_all(TRANSFORMS, section.transforms, (name, "transforms"))
@@ -186,20 +215,29 @@ class _DryRun:
         return (None if batch is None else {**batch, "index": torch.arange(SAMPLES)}), info
 
     def _transform(self, value: Any, transforms: Mapping[int, Transform], path: ConfigPath, report: bool) -> Any:
-        """Return ``value`` transformed, or None where that fails; of a guess nothing is reported."""
-        for index, transform in transforms.items():
+        """Return ``value`` transformed, or None where that fails; of a guess nothing is reported.
+
+        It is drawn several times, since a transform that does something now and then can fail just then.
+        """
+        made = None
+        for draw in range(DRAWS if transforms else 1):
+            made, place = dict(value), path
             try:
-                with seeded(0, index):
-                    value = transform(value)
+                for index, transform in transforms.items():
+                    place = (*path, index)
+                    with seeded(draw, index):
+                        made = _still(transform(before := made), before)
+                _check_image(made)
             except Exception as error:  # whatever a transform raises, the config named it
                 if report:
-                    self.found.append(((*path, index), f"fails on a blank {_shapes(value)}: {_message(error)}"))
+                    reason = f"{_message(error)}{_advice(made, error)}"
+                    self.found.append((place, f"fails on a blank {_shapes(made)}: {reason}"))
                 return None
-        return value
+        return made
 
     def _task(self) -> Task:
         parts = {"model": self.build(MODELS, self.schema.model, ("model",))}
-        if self.schema.loss is not None:
+        if self.schema.loss is not None or self.is_broken("loss"):
             parts["loss"] = self.build(LOSSES, self.schema.loss, ("loss",))
         task: Task = self.build(TASKS, self.schema.task, ("task",), **parts)
         return task.to(self.device)
@@ -222,8 +260,23 @@ class _DryRun:
         for place, spec in self._schedules():
             own, length, _ = schedule_context(spec, run.steps or UNKNOWN_LENGTH, run.epochs or UNKNOWN_LENGTH)
             with suppress(_FailedError):
-                self.build(SCHEDULES, own, place, optimizer=optimizer, **length)
+                self._move(self.build(SCHEDULES, own, place, optimizer=optimizer, **length), optimizer, place)
         return optimizer
+
+    def _move(self, schedule: Any, optimizer: torch.optim.Optimizer, place: ConfigPath) -> None:
+        """Let a schedule set the learning rate once, and look at it; then put it back."""
+        before = [group["lr"] for group in optimizer.param_groups]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch wants an optimizer step first
+                schedule.step(*[0.0] * isinstance(schedule, ReduceLROnPlateau))
+        except Exception as error:  # whatever a schedule raises, the config named it
+            self.found.append((place, f"cannot take a step: {_message(error)}"))
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
+        if not all(0 <= rate < math.inf for rate in rates):
+            self.found.append((place, f"sets the learning rate to {min(rates)}; it must not be below 0"))
+        for group, rate in zip(optimizer.param_groups, before, strict=True):
+            group["lr"] = rate
 
     def _forward(
         self, task: Task, name: str, batch: Batch, info: DataInfo | None, optimizer: torch.optim.Optimizer | None
@@ -238,7 +291,7 @@ class _DryRun:
                 mismatch = task.mismatch(on_device, info) if info is not None else None
             except Exception as error:  # whatever a model or loss raises, the config put them together
                 self._reraise_if_unable(error)
-                self.found.append(_failure(stack, name, batch, error))
+                self.found += _own_paths(error) or [self._failure(stack, name, batch, error)]
                 return False
         if mismatch:
             path: ConfigPath = ("model", "num_classes") if "num_classes" in self.schema.model else ("model",)
@@ -250,7 +303,28 @@ class _DryRun:
         ]
         if losses and self._are_scalars(losses) and optimizer is not None:
             self._step(losses, optimizer)
+        if losses and (self.schema.loss or {}).get("type") == "NLLLoss" and not _has_log(losses.values()):
+            self.found.append((("loss", "type"), "NLLLoss takes log-probabilities, not logits; use CrossEntropyLoss"))
         return True
+
+    def _failure(
+        self, stack: Sequence[tuple[str, nn.Module, Any]], name: str, batch: Batch, error: Exception
+    ) -> tuple[ConfigPath, str]:
+        """Return which part of the task an exception blames, by the innermost module that was at work."""
+        if not stack or not stack[-1][0].startswith("model"):
+            part = "loss" if stack and stack[-1][0].startswith("loss") else "task"
+            return (part,), f"cannot be computed: {_message(error)}"
+        where, module, shape = stack[-1]
+        where = where.removeprefix("model").removeprefix(".")
+        leaf = f"{where!r}, {module}, given {shape}" if not list(module.children()) else f"{where or 'forward'!r}"
+        reason = f"in {leaf}: {_message(error)}{_hint(module, shape)}"
+        sample, spec = tuple(batch["image"].shape)[1:], self.schema.model
+        for option, sizes in (("in_channels", sample[:1]), ("image_size", sample[1:])):
+            if isinstance(spec.get(option), int) and {spec[option]} != {*sizes}:
+                return ("model", option), f"is {spec[option]}, but the images of {name} are {sample}: {reason}"
+        if sample[0] == 1 and "its in_channels" in reason and "in_channels" not in options_of(MODELS.get(spec["type"])):
+            reason = f"{reason.rpartition(';')[0]}; add dict(type='RGB') to {name}.transforms"
+        return ("model",), f"cannot take the images {sample} of {name}: {reason}"
 
     def _are_scalars(self, losses: Mapping[str, Any]) -> bool:
         before = len(self.found)
@@ -269,7 +343,7 @@ class _DryRun:
             self._reraise_if_unable(error)
             self.found.append((("optimizer",), f"cannot take a step: {_message(error)}"))
 
-    def _measure(self, task: Task, metrics: Mapping[int, Metric], batch: Batch) -> None:
+    def _measure(self, task: Task, metrics: Mapping[int, Metric], batch: Batch, info: DataInfo | None) -> None:
         """Give each metric a blank prediction, to see that it finds there what it needs."""
         task.eval()
         try:
@@ -277,18 +351,22 @@ class _DryRun:
                 predictions = task.predict(_to(batch, self.device))
         except Exception as error:
             self._reraise_if_unable(error)
-            self.found.append((("task",), f"cannot predict: {_message(error)}"))
+            self.found += _own_paths(error) or [(("task",), f"cannot predict: {_message(error)}")]
             return
         predictions = {
             key: torch.zeros_like(value, device="cpu") if isinstance(value, Tensor) else value
             for key, value in predictions.items()
         }
+        if info is not None and info.classes and isinstance(batch.get("label"), Tensor):
+            batch = {**batch, "label": torch.full_like(batch["label"], len(info.classes) - 1)}
         for index, metric in metrics.items():
             try:
                 metric.reset()
                 metric.update(predictions, batch)
+                if dist.world_size() == 1:  # else it would wait for the other processes
+                    metric.compute()
             except Exception as error:  # whatever a metric raises, the config named it
-                self.found.append((("metrics", index), _message(error)))
+                self.found += _own_paths(error, ("metrics", index)) or [(("metrics", index), _message(error))]
             metric.reset()
 
 
@@ -333,6 +411,32 @@ def _shapes(values: Any) -> str:
     return str(tuple(image.shape)) if isinstance(image, Tensor) else type(image).__name__
 
 
+def _still(value: Any, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a transform made, if it is a sample or batch with all that was in it before."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"it returns a {type(value).__name__}; it must return the dict it got, changed")
+    if lost := sorted(set(before) - set(value)):
+        raise ValueError(f"it loses {', '.join(map(repr, lost))}; it must return the dict it got, changed")
+    return dict(value)
+
+
+def _check_image(values: Mapping[str, Any]) -> None:
+    image = values.get("image")
+    if not isinstance(image, Tensor):
+        raise TypeError(f"it leaves the image as a {type(image).__name__}; end with dict(type='ToImage'), or remove it")
+
+
+def _advice(values: Any, error: Exception) -> str:
+    image = values.get("image") if isinstance(values, Mapping) else None
+    if isinstance(image, Tensor) and image.dtype == torch.uint8 and "float" in str(error).lower():
+        return "; put dict(type='ToDtype', dtype='float32', scale=True) before it"
+    return "; write a whole number with a point, such as 1.0" if "not implemented for 'Long'" in str(error) else ""
+
+
+def _full_name(kind: type) -> str:
+    return f"{'visreg' if kind.__module__.startswith('visreg.') else 'torch.nn'}.{kind.__name__}"
+
+
 def _call(spec: Spec) -> str:
     """Return the call that a spec stands for, as text."""
     arguments = ", ".join(f"{key}={value!r}" for key, value in spec.items() if key != "type")
@@ -368,26 +472,28 @@ def _innermost(task: nn.Module) -> Iterator[list[tuple[str, nn.Module, Any]]]:
             handle.remove()
 
 
-def _failure(
-    stack: Sequence[tuple[str, nn.Module, Any]], name: str, batch: Batch, error: Exception
-) -> tuple[ConfigPath, str]:
-    """Return which part of the task an exception blames, by the innermost module that was at work."""
-    message = _message(error)
-    if not stack or not stack[-1][0].startswith("model"):
-        part = "loss" if stack and stack[-1][0].startswith("loss") else "task"
-        return (part,), f"cannot be computed: {message}"
-    where, module, shape = stack[-1]
-    where = where.removeprefix("model").removeprefix(".")
-    leaf = f"in {where!r}, {module}, given {shape}" if not list(module.children()) else f"in {where or 'forward'!r}"
-    return ("model",), f"cannot take the images {_shapes(batch)} of {name}: {leaf}: {message}{_hint(module, shape)}"
-
-
 def _hint(module: nn.Module, shape: Any) -> str:
     if isinstance(module, nn.Linear) and shape and shape[-1] != module.in_features:
         return f"; its in_features must be {shape[-1]}"
     if isinstance(module, nn.Conv2d) and shape and len(shape) == 4 and shape[1] != module.in_channels:
         return f"; its in_channels must be {shape[1]}"
     return ""
+
+
+def _own_paths(error: Exception, within: ConfigPath = ()) -> list[tuple[ConfigPath, str]]:
+    """Return (path, message) of an exception that says itself where in the config the mistake is."""
+    problems = error.problems if isinstance(error, ConfigError) else ()
+    return [((*within, *problem.path.split(".")), problem.message) for problem in problems if problem.path]
+
+
+def _has_log(losses: Iterable[Tensor]) -> bool:
+    """Return whether one of the last operations that led to the losses took a logarithm."""
+    nodes: list[Any] = [loss.grad_fn for loss in losses]
+    for _ in range(LOOK_BACK):
+        if any("Log" in node.name() for node in nodes):
+            return True
+        nodes = [before for node in nodes for before, _ in node.next_functions if before is not None]
+    return False
 
 
 def _message(error: Exception) -> str:

@@ -120,6 +120,22 @@ class ConfigError(VisregError, ValueError):
         super().__init__("\n".join(str(problem) for problem in problems))
 
 
+# What other frameworks call things, written as `_fold` leaves it, and what they are called here.
+ALIASES = {
+    "amp": "precision", "arch": "model", "architecture": "model", "backbone": "model", "net": "model",
+    "network": "model", "criterion": "loss", "lossfn": "loss", "objective": "loss", "optim": "optimizer",
+    "optimwrapper": "optimizer", "callbacks": "hooks", "evaluator": "metrics", "valevaluator": "metrics",
+    "testevaluator": "metrics", "datapreprocessor": "task", "traincfg": "run", "trainer": "run", "runner": "run",
+    "paramscheduler": "schedule", "lrconfig": "schedule", "pipeline": "transforms", "augment": "transforms",
+    "augmentations": "transforms", "samplespergpu": "batch_size", "maxiters": "steps", "iters": "steps",
+    "iterations": "steps", "maxepochs": "epochs", "evalinterval": "eval_every", "valinterval": "eval_every",
+    "checkvaleverynepoch": "eval_every", "gpus": "device", "accelerator": "device", "interval": "every",
+    "learningrate": "lr", "wd": "weight_decay", "prob": "p", "probability": "p", "imgsz": "image_size",
+    "inputsize": "image_size", "inputchannels": "in_channels", "outfeatures": "num_classes", "cls": "type",
+    "target": "type", "name": "type",
+}  # fmt: skip
+
+
 def suggest(name: str, known: Iterable[str], limit: int = 12) -> str:
     """Return ``"; did you mean 'near'?"``, or the choices where none is near.
 
@@ -141,24 +157,37 @@ def suggest(name: str, known: Iterable[str], limit: int = 12) -> str:
 def nearest(name: str, known: Iterable[str], limit: int = 1) -> list[str]:
     """Return up to ``limit`` of the ``known`` names that ``name`` may be a misspelling of, best first.
 
-    Case is ignored, and so are ``-`` and ``_``: ``convnet``, ``Conv_Net`` and ``ConvNet`` are one word here.
+    Case is ignored, and so are ``-`` and ``_``: ``convnet``, ``Conv_Net`` and ``ConvNet`` are one word here. The order
+    of words is too, and the modules in front of a name; and what other frameworks say is known (`ALIASES`).
 
     >>> nearest("rl", ["lr", "nesterov"]), nearest("Conv_net", ["ConvNet"]), nearest("x", ["momentum"])
     (['lr'], ['ConvNet'], [])
+    >>> nearest("classes_num", ["num_classes"]), nearest("torch.optim.SGD", ["SGD"]), nearest("criterion", ["loss"])
+    (['num_classes'], ['SGD'], ['loss'])
     """
     folded: dict[str, str] = {}
     for other in known:
         folded.setdefault(_fold(other), other)
     wanted = _fold(name)
-    near = set(difflib.get_close_matches(wanted, folded, n=limit + 3, cutoff=0.6))
+    same = {_fold(ALIASES.get(wanted, "")), _fold(name.rpartition(".")[2])}
+    same |= {other for other, whole in folded.items() if _words(whole) == _words(name)}
+    near = same & set(folded)
+    near |= set(difflib.get_close_matches(wanted, folded, n=limit + 3, cutoff=0.6))
     near |= {other for other in folded if abs(len(other) - len(wanted)) < 2 and _distance(wanted, other) == 1}
     near |= {other for other in folded if min(len(other), len(wanted)) > 2 and _begins(other, wanted)}
-    ranked = sorted(near, key=lambda other: (_distance(wanted, other), -_similarity(wanted, other), other))
-    return [folded[match] for match in ranked[:limit]]
+
+    def rank(other: str) -> tuple[bool, int, float, str]:
+        return other not in same, _distance(wanted, other), -_similarity(wanted, other), other
+
+    return [folded[match] for match in sorted(near, key=rank)[:limit]]
 
 
 def _fold(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
+
+
+def _words(name: str) -> list[str]:
+    return sorted(name.lower().split("_"))
 
 
 def _begins(one: str, other: str) -> bool:

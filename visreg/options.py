@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import builtins
-import difflib
 import inspect
+import math
 import re
 import sys
 import typing
@@ -17,6 +17,13 @@ from attrs import frozen
 
 from visreg.annotations import UNKNOWN, describe, matches
 from visreg.errors import nearest, suggest
+
+MISANNOTATED: Mapping[tuple[str, str], Any] = {("RandomErasing", "value"): float | str | list[float]}
+# What torch takes without a look, and nobody can mean.
+RANGES = {
+    "lr": (-math.inf, 1000), "label_smoothing": (0, 1), "momentum": (-math.inf, 1), "gamma": (0, math.inf),
+    "step_size": (1, math.inf),
+}  # fmt: skip
 
 
 @frozen(eq=False)
@@ -58,7 +65,7 @@ def options_of(factory: Callable[..., Any]) -> Mapping[str, Option]:
         for name, parameter in _parameters(function).items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 continue
-            annotation = _resolve(parameter.annotation, hints_of)
+            annotation = MISANNOTATED.get((function.__name__, name), _resolve(parameter.annotation, hints_of))
             option = Option(name, annotation, parameter.default, by_argument.get(name), inner=number > 0)
             found.setdefault(name, option)
     return found
@@ -77,6 +84,7 @@ def problems(
     given: Collection[str] = (),
     offered: Collection[str] = (),
     unchecked: Collection[str] = (),
+    others: Collection[str] = (),
 ) -> Iterator[tuple[str, str]]:
     """Yield (option, what is wrong with it) for each reason ``factory(**arguments)`` would fail; do not call it.
 
@@ -86,24 +94,26 @@ def problems(
         given: names of the arguments that the program adds when the time comes, and a config may not.
         offered: names of those that the program adds unless the config does.
         unchecked: names of those whose values somebody else looks at.
+        others: names that are not the factory's own, but may stand beside them.
     """
     known = options_of(factory)
     settable = {name: option for name, option in known.items() if name not in given}
     unknown = [] if open_ended(factory) else [name for name in arguments if name not in known]
     missing = [name for name in settable if settable[name].required and name not in {*arguments, *offered}]
     for name in arguments:
-        if name in settable and name in unchecked:
+        if not isinstance(name, str):
+            yield str(name), f"the name of an option must be a str, got {name!r}"
+        elif name in settable and name in unchecked:
             continue
-        if name in settable:
+        elif name in settable:
             yield from ((name, message) for message in value_problems(settable[name], arguments[name]))
         elif name in known:
             yield name, "is set by visreg, not by a config; remove it"
         elif name in unknown:
-            free = [other for other in settable if other not in arguments]
+            free = [other for other in (*settable, *others) if other not in arguments]
             yield name, f"no such option{suggest_option(name, free if nearest(name, free) else settable, missing)}"
-    for name in missing:
-        if not difflib.get_close_matches(name, unknown, n=1):  # else it is there, misspelt, and reported already
-            yield name, "missing; it has no default"
+    meant = {near for name in unknown if isinstance(name, str) for near in nearest(name, missing)}
+    yield from ((name, "missing; it has no default") for name in missing if name not in meant)  # else reported already
 
 
 def suggest_option(name: str, known: Collection[str], missing: Collection[str] = ()) -> str:
@@ -119,6 +129,11 @@ def value_problems(option: Option, value: Any) -> Iterator[str]:
         return
     if not matches(value, expected):
         yield f"expected {describe(expected)}, got {value!r}"
+    elif option.attribute is None and option.name in RANGES and isinstance(value, (int, float)):
+        low, high = RANGES[option.name]
+        if not low <= value <= high:
+            bounds = [f"{low} or more"] * (low > -math.inf) + [f"at most {high}"] * (high < math.inf)
+            yield f"must be {' and '.join(bounds)}, got {value!r}"
     elif option.attribute is not None and option.attribute.validator is not None and not _has_spec(value):
         try:
             option.attribute.validator(None, option.attribute, _converted(option.attribute, value))

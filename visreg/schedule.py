@@ -45,8 +45,15 @@ class Schedule:
         return {"schedulers": [scheduler.state_dict() for scheduler in self._all()]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up where ``state`` left off."""
-        for scheduler, scheduler_state in zip(self._all(), state["schedulers"], strict=True):
+        """Take up where ``state`` left off.
+
+        Raises:
+            ValueError: if it is of another number of schedulers.
+        """
+        schedulers, states = self._all(), state["schedulers"]
+        if len(schedulers) != len(states):
+            raise ValueError(f"it is of {len(states)} schedulers, and this has {len(schedulers)}")
+        for scheduler, scheduler_state in zip(schedulers, states, strict=True):
             scheduler.load_state_dict(scheduler_state)
 
     def _all(self) -> list[LRScheduler]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from attrs import NOTHING, Attribute, evolve, field, fields, frozen, validators
-from attrs.validators import deep_mapping, ge, instance_of, matches_re, min_len, optional
+from attrs.validators import deep_mapping, ge, instance_of, lt, min_len, optional
 
 from visreg.config import ConfigPath
 from visreg.registry import (
@@ -30,6 +31,11 @@ DEFAULT_HOOKS: Sequence[Spec] = ({"type": "Console"}, {"type": "MetricsLog"}, {"
 def _fraction(instance: object, attribute: Attribute[Any], value: Any) -> None:
     if value is not None and not 0 < value <= 1:
         raise ValueError("must be above 0 and at most 1")
+
+
+def _device(instance: object, attribute: Attribute[str], value: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError("must be 'auto', 'cpu', 'cuda' or, for one GPU of several, 'cuda:0' and so on")
 
 
 @frozen(kw_only=True)
@@ -77,8 +83,8 @@ class RunConfig:
     epochs: int | None = field(default=None, validator=optional(ge(1)))
     steps: int | None = field(default=None, validator=optional(ge(1)))
     eval_every: int | None = field(default=None, validator=optional(ge(1)))
-    seed: int = field(default=0, validator=ge(0))
-    device: str = field(default="auto", validator=matches_re(r"auto|cpu|cuda(:\d+)?"))
+    seed: int = field(default=0, validator=[ge(0), lt(2**63)])
+    device: str = field(default="auto", validator=_device)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: int = field(default=1, validator=ge(1))
     compile: bool = False

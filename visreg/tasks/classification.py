@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from visreg.data import Batch, DataInfo, Predictions
+from visreg.errors import ConfigError, Problem
 from visreg.task import Task
 
 # What the loss of an auxiliary head counts beside the main one's: Inception v3's as in PyTorch's fine-tuning tutorial,
@@ -27,7 +28,7 @@ class Classification(Task):
         std: their standard deviation, likewise; 1 where not given.
 
     Raises:
-        ValueError: if ``std`` is not positive, or the two differ in length.
+        ValueError: if ``mean`` or ``std`` cannot be those of pixels 0..1, or the two differ in length.
     """
 
     mean: Tensor
@@ -43,9 +44,11 @@ class Classification(Task):
         super().__init__()
         self.model = model
         self.loss = loss
+        if mean is not None and not all(0 <= value <= 1 for value in mean):
+            raise ValueError(f"mean: must be on the scale 0..1, got {list(mean)}; divide by 255")
         mean, std = _of_each_channel("mean", mean, 0.0), _of_each_channel("std", std, 1.0)
-        if not all(value > 0 for value in std):
-            raise ValueError(f"std: must be above 0 for every channel, got {list(std)}")
+        if not all(0 < value <= 1 for value in std):
+            raise ValueError(f"std: must be above 0 and, on the scale 0..1, at most 1, got {list(std)}")
         if len(mean) != len(std) and 1 not in (len(mean), len(std)):
             raise ValueError(f"mean and std: one has {len(mean)} channels, the other {len(std)}")
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
@@ -55,32 +58,38 @@ class Classification(Task):
         """Return images (N, C, H, W) as the model takes them: float32, scaled to 0..1 if they were uint8, normalised.
 
         Raises:
-            ValueError: if they are of another dtype, or have other channels than ``mean`` and ``std``.
+            ValueError: if they are of another dtype.
+            ConfigError: if they have other channels than ``mean`` or ``std``.
         """
         if image.dtype == torch.uint8:
             image = image.to(torch.float32).div(255)
         elif not image.is_floating_point():
             raise ValueError(f"image: expected uint8 (0..255) or floats (0..1), got {image.dtype}")
-        channels = max(len(self.mean), len(self.std))
-        if channels not in (1, image.shape[-3]):
-            raise ValueError(f"mean and std are for {channels} channels, but the images have {image.shape[-3]}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, image.shape[-3]):
+                message = f"is for {len(values)} channels, but the images have {image.shape[-3]}"
+                raise ConfigError([Problem(f"task.{name}", message)])
         return (image.to(torch.float32) - self.mean) / self.std
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         output, label = self.model(self.preprocess(batch["image"])), batch["label"]
-        losses = {"loss": self.loss(_logits(output), label)}
+        losses = {"loss": self.loss(_logits(output, len(label)), label)}
         auxiliary = {name: getattr(output, name, None) for name in AUXILIARY_WEIGHTS}
         for name, logits in auxiliary.items():
             if logits is not None:
-                losses[name.replace("logits", "loss")] = AUXILIARY_WEIGHTS[name] * self.loss(_logits(logits), label)
+                loss = self.loss(_logits(logits, len(label)), label)
+                losses[name.replace("logits", "loss")] = AUXILIARY_WEIGHTS[name] * loss
         return losses
 
     def predict(self, batch: Batch) -> Predictions:
-        scores = _logits(self.model(self.preprocess(batch["image"]))).softmax(dim=1)
+        scores = self._scores(batch).softmax(dim=1)
         return {"label": scores.argmax(dim=1), "scores": scores}
 
+    def _scores(self, batch: Batch) -> Tensor:
+        return _logits(self.model(self.preprocess(batch["image"])), len(batch["image"]))
+
     def mismatch(self, batch: Batch, info: DataInfo) -> str | None:
-        outputs = _logits(self.model(self.preprocess(batch["image"]))).shape[1]
+        outputs = self._scores(batch).shape[1]
         if info.classes and outputs != len(info.classes):
             return f"the model has {outputs} outputs for the {len(info.classes)} classes"
         return None
@@ -94,14 +103,18 @@ def _of_each_channel(name: str, values: Sequence[float] | None, default: float) 
     return values
 
 
-def _logits(output: object) -> Tensor:
-    """Return logits (N, C), in float32 or better, of what a classifier returned.
+def _logits(output: object, count: int) -> Tensor:
+    """Return logits (N, C), in float32 or better, of what a classifier returned for ``count`` images.
 
     Raises:
-        ValueError: if that is something else.
+        ConfigError: if that is something else.
     """
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model must return logits of shape (N, num_classes) for Classification, got {found}")
+        message = f"the model must return logits of shape (N, num_classes) for Classification, got {found}"
+        raise ConfigError([Problem("model", message)])
+    if len(logits) != count:
+        message = f"the model returns {len(logits)} rows for {count} images; look for a view or reshape that mixes them"
+        raise ConfigError([Problem("model", message)])
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

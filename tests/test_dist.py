@@ -1,0 +1,114 @@
+"""One process of several: what each learns from its environment, and from the others."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import distributed
+
+from visreg import dist
+from visreg.errors import DistributedError
+
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def second_of_four(monkeypatch):
+    for name, value in zip(VARIABLES, "312", strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+
+
+@pytest.mark.usefixtures("alone")
+def test_alone():
+    assert (dist.launched(), dist.rank(), dist.local_rank(), dist.world_size(), dist.is_main()) == (
+        False,
+        0,
+        0,
+        1,
+        True,
+    )
+    value = torch.arange(3)
+    assert dist.total(value) is dist.largest(value) is dist.reducible(value) is value
+    assert dist.gather("a") == ["a"]
+    dist.join(torch.device("cpu"))
+    assert not distributed.is_initialized()
+    for function in (dist.wait, dist.leave):
+        function()
+    dist.share([value])
+    assert value.tolist() == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("second_of_four")
+def test_the_environment_of_torchrun():
+    assert (dist.launched(), dist.rank(), dist.local_rank(), dist.world_size(), dist.is_main()) == (
+        True,
+        3,
+        1,
+        4,
+        False,
+    )
+
+
+@pytest.mark.parametrize("missing", ["RANK", "WORLD_SIZE"])
+@pytest.mark.usefixtures("second_of_four")
+def test_half_an_environment_is_none(monkeypatch, missing):
+    monkeypatch.delenv(missing)
+    assert (dist.rank(), dist.local_rank(), dist.world_size()) == (0, 0, 1)
+
+
+@pytest.mark.usefixtures("second_of_four")
+def test_processes_that_cannot_meet_are_an_error(monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(DistributedError, match=r"process 3 of 4 cannot join the others: .*MASTER_ADDR"):
+        dist.join(torch.device("cpu"))
+    dist.leave()  # which does nothing then
+
+
+@pytest.fixture
+def group(monkeypatch, tmp_path):
+    """A group that is said to be of two processes, though there is only this one in it."""
+    distributed.init_process_group("gloo", f"file://{tmp_path}/meet", rank=0, world_size=1)
+    for name, value in zip(VARIABLES, "002", strict=True):
+        monkeypatch.setenv(name, value)
+    yield
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group")
+def test_reductions_leave_their_argument_alone():
+    value = torch.arange(3)
+    for reduce in (dist.total, dist.largest):
+        assert torch.equal(reduce(value), value)
+        assert reduce(value) is not value
+    assert dist.reducible(value).device.type == "cpu"
+
+
+@pytest.mark.usefixtures("group")
+def test_joining_twice_is_joining_once_and_leaving_twice_leaving_once():
+    group = distributed.group.WORLD
+    dist.join(torch.device("cpu"))
+    assert distributed.group.WORLD is group
+    dist.wait()
+    dist.share([torch.zeros(2)])
+    dist.leave()
+    assert not distributed.is_initialized()
+    dist.leave()
+
+
+def test_where_tensors_meet(monkeypatch):
+    for name, value in zip(VARIABLES, "002", strict=True):
+        monkeypatch.setenv(name, value)
+    moved = []
+    monkeypatch.setattr(distributed, "get_backend_config", lambda: "cpu:gloo,cuda:nccl")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: moved.append(device) or self)
+    dist.reducible(torch.zeros(1))
+    assert moved == [torch.device("cuda", 1)]

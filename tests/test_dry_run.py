@@ -1,0 +1,186 @@
+"""What only shows when a config is built: shapes, dtypes, and parts that are not what they should be."""
+
+import copy
+
+import pytest
+from torch import Tensor, nn
+
+from tests.test_check import SMALL, changed, problems
+from visreg import HOOKS, LOSSES, METRICS, MODELS, TASKS, TRANSFORMS
+from visreg.registry import KINDS
+
+FLOAT = {"type": "ToDtype", "dtype": "float32", "scale": True}
+COLOUR = copy.deepcopy(SMALL) | {
+    "task": {"type": "Classification"},
+    "model": {"type": "TwoConv", "in_channels": 3, "image_size": 32, "num_classes": 10},
+    "train": {"dataset": {"type": "CIFAR10"}, "batch_size": 64},
+    "val": {"dataset": {"type": "CIFAR10", "train": False}, "batch_size": 64},
+}
+
+
+class Linear(nn.Module):
+    """Looks at all pixels at once."""
+
+    def __init__(self, inputs: int = 784) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, 10)
+
+    def forward(self, image: Tensor) -> object:
+        return self.linear(image.flatten(1))
+
+
+class GivesTuple(Linear):
+    """Returns more than logits."""
+
+    def forward(self, image: Tensor) -> object:
+        return super().forward(image), image
+
+
+class MixesSamples(Linear):
+    """Views half an image as one."""
+
+    def __init__(self) -> None:
+        super().__init__(392)
+
+    def forward(self, image: Tensor) -> object:
+        return self.linear(image.view(-1, 392))
+
+
+class TakesTwo(Linear):
+    """Asks for more than images."""
+
+    def forward(self, image: Tensor, mask: Tensor) -> object:
+        return super().forward(image * mask)
+
+
+class Nothing:
+    """Is no component of any kind."""
+
+    def __init__(self, **parts: object) -> None: ...
+
+
+def _changes(function):
+    function.__doc__ = "Changes a sample, wrongly."
+    return function
+
+
+@_changes
+class ReturnsNothing:
+    def __call__(self, sample):
+        sample["label"] += 0
+
+
+@_changes
+class ReturnsImage:
+    def __call__(self, sample):
+        return sample["image"]
+
+
+@_changes
+class LosesImage:
+    def __call__(self, sample):
+        return {"label": sample["label"]}
+
+
+@pytest.fixture(autouse=True)
+def _registered():
+    before = {kind: dict(registry._files) for kind, registry in KINDS.items()}
+    for model in (Linear, GivesTuple, MixesSamples, TakesTwo):
+        MODELS.register(model)
+    for transform in (ReturnsNothing, ReturnsImage, LosesImage):
+        TRANSFORMS.register(transform)
+    for registry in (MODELS, LOSSES, TASKS, METRICS, HOOKS, TRANSFORMS):
+        registry.register(Nothing)
+    yield
+    for kind, registry in KINDS.items():
+        registry._files = before[kind]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "message"),
+    [
+        # models
+        ("model", {"type": "Linear", "inputs": 700}, "model", "its in_features must be 784"),
+        ("model", {"type": "GivesTuple"}, "model", "got tuple"),
+        ("model", {"type": "MixesSamples"}, "model", "6 rows for 3 images"),
+        ("model", {"type": "TakesTwo"}, "model", "missing 1 required positional argument: 'mask'"),
+        ("model", {"type": "resnet18", "num_classes": 10}, "model", "add dict(type='RGB') to train.transforms"),
+        ("model.image_size", 32, "model.image_size", "is 32, but the images of train are (1, 28, 28)"),
+        ("model.in_channels", 3, "model.in_channels", "is 3, but the images of train are (1, 28, 28)"),
+        # parts of another kind
+        ("model", {"type": "Nothing"}, "model", "Nothing is not a Module; derive it from torch.nn.Module"),
+        ("task", {"type": "Nothing"}, "task", "derive it from visreg.Task"),
+        ("loss", {"type": "Nothing"}, "loss", "give it forward(output, target)"),
+        ("metrics.1", {"type": "Nothing"}, "metrics[1]", "derive it from visreg.Metric"),
+        ("hooks.1", {"type": "Nothing"}, "hooks[1]", "derive it from visreg.Hook"),
+        ("train.transforms", [{"type": "Nothing"}], "train.transforms[0]", "give it __call__(sample)"),
+        # losses
+        ("loss", {"type": "NLLLoss"}, "loss.type", "use CrossEntropyLoss"),
+        ("loss.weight", [1.0, 2.0], "loss", "all 10 classes"),
+        ("loss.label_smoothing", -0.1, "loss.label_smoothing", "must be 0 or more and at most 1"),
+        # metrics
+        ("metrics.1", {"type": "TopKAccuracy", "k": 11}, "metrics[1].k", "lower k"),
+        ("metrics.1", {"type": "ConfusionMatrix", "num_classes": 3}, "metrics[1]", "the 3 classes are 0 to 2"),
+        # normalisation
+        ("task.mean", [0.1, 0.2, 0.3], "task.mean", "is for 3 channels, but the images have 1"),
+        ("task.mean", [33.0], "task.mean", "divide by 255"),
+        ("task.std", [78.0], "task.std", "at most 1"),
+        # transforms
+        ("train.transforms", [{"type": "ReturnsNothing"}], "train.transforms[0]", "it returns a NoneType"),
+        ("train.transforms", [{"type": "ReturnsImage"}], "train.transforms[0]", "it returns a Tensor"),
+        ("train.batch_transforms", [{"type": "LosesImage"}], "train.batch_transforms[0]", "it loses 'image'"),
+        ("train.transforms", [{"type": "ToPILImage"}], "train.transforms[0]", "end with dict(type='ToImage')"),
+        ("train.transforms", [{"type": "Normalize", "mean": [0.1], "std": [0.3]}], "train.transforms[0]", "ToDtype"),
+        (
+            "train.transforms",
+            [{"type": "RandomApply", "p": 0.5, "transforms": [{"type": "LosesImage"}]}],
+            "train.transforms[0]",
+            "it loses 'image'",
+        ),
+        ("train.batch_transforms", [{"type": "MixUp", "num_classes": 10}], "train.batch_transforms[0]", "ToDtype"),
+        # learning rates and patterns
+        ("schedule", {"type": "StepLR", "step_size": 0}, "schedule.step_size", "must be 1 or more"),
+        ("schedule", {"type": "ExponentialLR", "gamma": -0.9}, "schedule.gamma", "must be 0 or more"),
+        ("schedule", {"type": "Cosine", "final": 2.0}, "schedule.final", "from 0 to 1"),
+        ("hooks.1", {"type": "Freeze", "patterns": ["feature"]}, "hooks[1].patterns", "did you mean 'features'"),
+        ("hooks.1", {"type": "L2", "weight": 0.1, "exclude": ["bn"]}, "hooks[1].exclude", "matches no parameter"),
+    ],
+)
+def test_finds_a_mistake(path, value, where, message):
+    found = problems(changed(path, value))
+    assert len(found) == 1, found
+    assert found[0][0] == where
+    assert message in found[0][1]
+
+
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        [{"type": "RandomResizedCrop", "size": 32, "scale": [0.8, 1.0]}],
+        [{"type": "RandomRotation", "degrees": 15}, {"type": "RandomErasing", "p": 1.0}],
+        [FLOAT, {"type": "Normalize", "mean": [0.5] * 3, "std": (0.5, 0.5, 0.5)}],
+        [FLOAT, {"type": "RandomErasing", "p": 1.0, "value": "random"}],
+        [{"type": "ToDtype", "dtype": "torch.float32", "scale": True}],
+        [{"type": "RandomApply", "transforms": [{"type": "ColorJitter", "hue": 0.1}], "p": 0.5}],
+        [{"type": "ToPILImage"}, {"type": "AutoAugment", "policy": "cifar10"}, {"type": "ToImage"}],
+    ],
+)
+def test_lets_right_transforms_pass(transforms):
+    values = copy.deepcopy(COLOUR)
+    values["train"]["transforms"] = transforms
+    assert problems(values) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "spec"),
+    [
+        ("loss", {"type": "CrossEntropyLoss", "weight": (1,) * 10}),
+        ("loss", {"type": "MultiMarginLoss"}),
+        ("optimizer", {"type": "Adam", "betas": [0.9, 0.99], "capturable": True}),
+        ("schedule", {"type": "SequentialLR", "milestones": [1], "schedulers": [{"type": "LinearLR"}] * 2}),
+        ("schedule", {"type": "ReduceLROnPlateau", "monitor": "accuracy", "mode": "max"}),
+        ("model", {"type": "resnet18", "weights": "IMAGENET1K_V1", "num_classes": 10}),
+    ],
+)
+def test_lets_right_components_pass(section, spec):
+    assert problems({**COLOUR, section: spec}) == []

@@ -1,0 +1,566 @@
+"""Contracts of every registered component, by its name, so that none can arrive untested.
+
+A new component of visreg's own needs a line in ``OPTIONS``; an adopted one needs a line only where it must be given
+options, or cannot be used as an image classifier's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import math
+import re
+
+import pytest
+import torch
+from PIL import Image
+from tiny import StopAt, assert_same, snapshot, tiny_config, tiny_runner
+from torch import nn
+
+from visreg.build import build_runner
+from visreg.check import check_config
+from visreg.checkpoint import resume
+from visreg.config import config_from, dumps_json, loads_json
+from visreg.datasets.adopted import Adopted
+from visreg.errors import ConfigError
+from visreg.hooks.checkpoint import Checkpoint
+from visreg.parts import schedule_context
+from visreg.registry import (
+    DATASETS,
+    HOOKS,
+    KINDS,
+    LOSSES,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TASKS,
+    TRANSFORMS,
+)
+from visreg.schedule import Schedule
+from visreg.tasks.classification import Classification
+
+# Options to make each component with. All of visreg's own are here; of the adopted ones, those that need some.
+OPTIONS = {
+    "models": {name: {} for name in ("ConvNet", "DropoutConvNet", "LeNet", "MLP", "PaddedConvNet", "TwoConv")},
+    "tasks": {"Classification": {"mean": [0.1], "std": [0.3]}},
+    "losses": {"LinearCrossEntropyLoss": {"in_features": 10, "num_classes": 10}},
+    "datasets": {
+        "Digits": {"train": False, "size": 12},
+        "FirstAvailable": {"datasets": [{"type": "MNIST", "root": "nowhere", "download": False}, {"type": "Digits"}]},
+        "ImageFolder": {"root": "pictures", "size": 32, "classes": list("abcdefghij")},
+        "MNIST": {"train": False, "download": False},
+    },
+    "transforms": {
+        "CenterCrop": {"size": 24},
+        "ConvertBoundingBoxFormat": {"format": "XYXY"},
+        "FiveCrop": {"size": 24},
+        "GaussianBlur": {"kernel_size": 3},
+        "JPEG": {"quality": 50},
+        "LinearTransformation": {"transformation_matrix": [[1.0]], "mean_vector": [0.0]},
+        "Normalize": {"mean": [0.5], "std": [0.5]},
+        "Pad": {"padding": 2},
+        "RandomAdjustSharpness": {"sharpness_factor": 2.0},
+        "RandomAffine": {"degrees": 10},
+        "RandomApply": {"transforms": [{"type": "RandomInvert"}]},
+        "RandomChoice": {"transforms": [{"type": "RandomInvert"}, {"type": "Identity"}]},
+        "RandomCrop": {"size": 32, "padding": 4},
+        "RandomOrder": {"transforms": [{"type": "RandomInvert"}, {"type": "Identity"}]},
+        "RandomPosterize": {"bits": 4},
+        "RandomResize": {"min_size": 24, "max_size": 25},
+        "RandomResizedCrop": {"size": 24},
+        "RandomRotation": {"degrees": 10},
+        "RandomShortestSize": {"min_size": [24]},
+        "RandomSolarize": {"threshold": 128.0},
+        "Resize": {"size": [24, 24]},
+        "ScaleJitter": {"target_size": [32, 32], "scale_range": [1.0, 1.0]},
+        "SetClampingMode": {"clamping_mode": "soft"},
+        "TenCrop": {"size": 24},
+        "ToDtype": {"dtype": "float32", "scale": True},
+        "UniformTemporalSubsample": {"num_samples": 2},
+    },
+    "metrics": {
+        "Accuracy": {}, "ConfusionMatrix": {}, "F1": {"average": "weighted"}, "MeanClassAccuracy": {}, "Precision": {},
+        "Recall": {"average": "micro"}, "TopKAccuracy": {"k": 2},
+    },
+    "optimizers": {},
+    "schedules": {
+        "Constant": {"warmup_steps": 3},
+        "Cosine": {"warmup_steps": 3, "final": 0.1},
+        "Linear": {"warmup_steps": 3, "final": 0.1},
+        "ChainedScheduler": {"schedulers": [{"type": "LinearLR"}, {"type": "ExponentialLR", "gamma": 0.9}]},
+        "CosineAnnealingWarmRestarts": {"T_0": 5},
+        "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 4},
+        "ExponentialLR": {"gamma": 0.9},
+        "MultiStepLR": {"milestones": [3, 7]},
+        "OneCycleLR": {"max_lr": 0.1},
+        "ReduceLROnPlateau": {"monitor": "accuracy", "patience": 1},
+        "SequentialLR": {
+            "schedulers": [{"type": "ConstantLR"}, {"type": "ExponentialLR", "gamma": 0.9}], "milestones": [4],
+        },
+        "StepLR": {"step_size": 4},
+    },
+    "hooks": {
+        "Checkpoint": {"every_steps": 1, "best": "accuracy"}, "ClipGrad": {"max_norm": 0.1}, "Console": {},
+        "EMA": {"decay": 0.9}, "EarlyStopping": {"monitor": "accuracy"}, "Freeze": {"patterns": ["0"], "epochs": 1},
+        "L1": {"weight": 0.01}, "L2": {"weight": 0.01}, "MetricsLog": {"every": 2}, "TensorBoard": {"every": 2},
+    },
+}  # fmt: skip
+# Adopted names that cannot be used in a config for images and labels, each with a word of the reason it gets.
+REFUSED = {
+    "losses": {
+        "BCELoss": "size", "BCEWithLogitsLoss": "size", "CTCLoss": "input_lengths", "CosineEmbeddingLoss": "target",
+        "GaussianNLLLoss": "var", "HingeEmbeddingLoss": "broadcast", "HuberLoss": "size", "KLDivLoss": "Integral",
+        "L1Loss": "size", "MSELoss": "size", "MarginRankingLoss": "target", "MultiLabelMarginLoss": "size",
+        "MultiLabelSoftMarginLoss": "broadcast",
+        "NLLLoss": "log-probabilities", "PoissonNLLLoss": "broadcast", "SmoothL1Loss": "size",
+        "SoftMarginLoss": "broadcast", "TripletMarginLoss": "negative", "TripletMarginWithDistanceLoss": "negative",
+    },
+    "optimizers": {"LBFGS": "closure", "Muon": "2D parameters", "SparseAdam": "dense gradients"},
+    "schedules": {"LambdaLR": "lr_lambda", "MultiplicativeLR": "lr_lambda"},  # a config holds no functions
+    "transforms": {
+        "CutMix": "labels should be", "MixUp": "labels should be",  # of batches
+        "FiveCrop": "", "TenCrop": "", "ToPILImage": "",  # their output is no tensor
+        "LinearTransformation": "", "RandomIoUCrop": "bounding boxes", "SanitizeBoundingBoxes": "bounding boxes",
+        "SanitizeKeyPoints": "keypoints", "UniformTemporalSubsample": "",  # of other things
+        "Normalize": "float",  # which pixels are not; Classification has a mean and std
+    },
+}  # fmt: skip
+NOT_CLASSIFIERS = ("detection", "segmentation", "video")
+
+
+def own(registry):
+    return [name for name in registry if registry.find(name).source == "own"]
+
+
+def spec(kind, name):
+    return {"type": name, **OPTIONS[kind].get(name, {})}
+
+
+def refusal(**changes):
+    """Return what the check says against a config, which may be nothing."""
+    try:
+        check_config(config_from(tiny_config(**changes)))
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def saved(state):
+    """Return a state as it comes back out of a checkpoint."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+# Every component
+
+
+def test_everything_of_our_own_has_sample_options():
+    assert OPTIONS.keys() == KINDS.keys()
+    for kind, registry in KINDS.items():
+        assert [name for name in own(registry) if name not in OPTIONS[kind]] == [], f"add these {kind} to OPTIONS"
+
+
+def test_the_tables_name_nothing_that_is_not_there():
+    for table in (OPTIONS, REFUSED):
+        for kind, names in table.items():
+            assert set(names) <= set(KINDS[kind])
+
+
+OWN = [(kind, name) for kind, registry in KINDS.items() for name in own(registry)]
+
+
+@pytest.mark.parametrize(("kind", "name"), OWN)
+def test_its_docstring_opens_with_a_sentence(kind, name):
+    first = inspect.getdoc(KINDS[kind].get(name)).partition("\n")[0]
+    assert first[0].isupper() or first[0].isdigit()
+    assert first.endswith(".")
+    assert len(first) > 15
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [pair for pair in OWN if pair[0] in ("models", "datasets", "metrics", "hooks")]
+)
+def test_a_config_that_was_dumped_and_loaded_builds_the_same(kind, name):
+    before = spec(kind, name)
+    after = loads_json(dumps_json(before))
+    assert after == before
+    one, other = (KINDS[kind].build(item) for item in (before, after))
+    assert type(one) is type(other) is KINDS[kind].get(name)
+    assert repr(one) == repr(other)
+
+
+# Models
+
+CLASSIFIERS = [
+    name for name in MODELS if not any(word in MODELS.find(name).target for word in NOT_CLASSIFIERS)
+]  # fmt: skip
+OTHERS = [name for name in MODELS if name not in CLASSIFIERS]
+ADOPTED = [name for name in CLASSIFIERS if name not in own(MODELS)]
+MUST_HAVE_VALUES = re.compile("regnet")  # their constructor reads numbers out of tensors, which meta ones lack
+
+
+def one_of_each(names):
+    """Mark all but the first of each family as slow."""
+    seen = set()
+    for name in names:
+        family = re.match(r"[a-z]+(_v\d)?", name)[0]
+        yield pytest.param(name, marks=pytest.mark.slow if family in seen else ())
+        seen.add(family)
+
+
+def side(name):
+    return 299 if name == "inception_v3" else 224
+
+
+def quietly(name, **options):
+    """Return an adopted model without weights; two of them warn that their initialisation is slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings.warn", lambda *arguments, **options: None)
+        return MODELS.build({"type": name, **options})
+
+
+@pytest.mark.parametrize("name", [name for name in one_of_each(ADOPTED) if not MUST_HAVE_VALUES.match(name.values[0])])
+def test_adopted_classifiers_give_logits_on_the_meta_device(name):
+    with torch.device("meta"):
+        model = quietly(name, num_classes=7).eval()
+        logits = model(torch.empty(2, 3, side(name), side(name)))
+    assert logits.shape == (2, 7)
+    assert logits.device.type == "meta"
+
+
+@pytest.mark.parametrize("name", [*one_of_each(["regnet_x_400mf", *filter(MUST_HAVE_VALUES.match, ADOPTED)])])
+def test_adopted_classifiers_that_have_no_meta_device_give_logits(name):
+    with torch.no_grad():
+        assert quietly(name, num_classes=7).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+
+
+@pytest.mark.parametrize("name", [*one_of_each(OTHERS)])
+def test_adopted_models_of_other_tasks_are_built_without_weights(name):
+    options = {"weights_backbone": None} if "video" not in MODELS.find(name).target else {}
+    with torch.device("meta"):
+        model = quietly(name, weights=None, **options)
+    assert isinstance(model, nn.Module)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 1e6
+
+
+@pytest.fixture(params=own(MODELS))
+def model_name(request):
+    return request.param
+
+
+def made(name, **options):
+    torch.manual_seed(0)
+    return MODELS.build({"type": name, **options})
+
+
+@pytest.mark.parametrize("side", [28, 32])
+def test_own_models_train(model_name, side):
+    model = made(model_name, image_size=side, num_classes=7)
+    images = torch.rand(4, 1, side, side)
+    logits = model(images)
+    assert logits.shape == (4, 7)
+    assert logits.dtype == torch.float32
+    nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+    with torch.device("meta"):
+        assert made(model_name, image_size=side, num_classes=7)(images.to("meta")).shape == (4, 7)
+
+
+def test_own_models_of_one_seed_have_the_same_weights(model_name):
+    one, same = made(model_name), made(model_name)
+    other = MODELS.build({"type": model_name})  # the generator has moved on
+    assert_same(dict(one.state_dict()), dict(same.state_dict()))
+    assert not torch.equal(next(one.parameters()), next(other.parameters()))
+
+
+def test_own_models_keep_all_in_their_state_dict(model_name):
+    one, other = made(model_name).eval(), MODELS.build({"type": model_name}).eval()
+    images = torch.rand(3, 1, 28, 28)
+    assert not torch.equal(one(images), other(images))
+    other.load_state_dict(saved(one.state_dict()))
+    assert torch.equal(one(images), other(images))
+
+
+def test_own_models_are_exported(model_name):
+    model, images = made(model_name).eval(), torch.rand(3, 1, 28, 28)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    exported = torch.export.export(model, (torch.rand(2, 1, 28, 28),), dynamic_shapes=({0: batch},))
+    torch.testing.assert_close(exported.module()(images), model(images))
+
+
+# Losses, optimizers, schedules
+
+
+@pytest.mark.filterwarnings("ignore:.NLLLoss2d:FutureWarning")
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_losses_train_a_classifier_or_are_refused(name):
+    message = refusal(loss=spec("losses", name))
+    if name in REFUSED["losses"]:
+        assert message.startswith(("<dict>: loss: ", "<dict>: loss.type: "))
+        assert REFUSED["losses"][name] in message
+        return
+    assert message == ""
+    task = Classification(model=made("MLP"), loss=LOSSES.build(spec("losses", name)))
+    losses = task({"image": torch.rand(4, 1, 28, 28), "label": torch.arange(4)})
+    assert list(losses) == ["loss"]
+    assert losses["loss"].shape == ()
+    losses["loss"].backward()
+    gradient = next(task.model.parameters()).grad
+    assert gradient.isfinite().all()
+    assert gradient.any()
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_optimizers_take_steps_or_are_refused(name, tmp_path):
+    message = refusal(optimizer=spec("optimizers", name))
+    if name in REFUSED["optimizers"]:
+        assert message.startswith("<dict>: optimizer: ")
+        assert REFUSED["optimizers"][name] in message
+        return
+    assert message == ""
+    run = {"epochs": None, "steps": 2, "work_dir": str(tmp_path)}
+    runner = build_runner(tiny_config(optimizer=spec("optimizers", name), run=run))
+    before = {key: value.clone() for key, value in runner.task.model.state_dict().items()}
+    runner.train()
+    assert runner.step == 2
+    for key, value in runner.task.model.state_dict().items():
+        assert not torch.equal(value, before[key]), key
+        assert value.isfinite().all(), key
+    again = build_runner(tiny_config(optimizer=spec("optimizers", name), run=run))
+    again.load_state_dict(saved(runner.state_dict()))
+    assert_same(snapshot(again), snapshot(runner))
+
+
+STEPS = 12
+
+
+def scheduled(name):
+    """Return an optimizer and a schedule for a run of twelve steps in three epochs, and its unit."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    own_spec, length, every = schedule_context(spec("schedules", name), STEPS, 3)
+    scheduler = SCHEDULES.build(own_spec, optimizer=optimizer, **length)
+    made = {"step": [], "epoch": [], "eval": [], every: [(scheduler, "accuracy") if every == "eval" else scheduler]}
+    return optimizer, Schedule(per_step=made["step"], per_epoch=made["epoch"], per_eval=made["eval"]), every
+
+
+def move_on(optimizer, schedule, start, end):
+    """Return the learning rates of some steps, four to an epoch, with an evaluation that never gets better."""
+    rates = []
+    for step in range(start, end):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.after_step()
+        if step % 4 == 3:
+            schedule.after_epoch()
+            schedule.after_eval({"accuracy": 0.5})
+    return rates
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if name not in REFUSED["schedules"]])
+def test_schedules_run_and_resume_exactly(name):
+    assert refusal(schedule=spec("schedules", name), run={"epochs": None, "steps": STEPS}) == ""
+    optimizer, schedule, unit = scheduled(name)
+    whole = move_on(optimizer, schedule, 0, STEPS)
+    assert unit == (
+        "eval" if name == "ReduceLROnPlateau" else "step" if name in (*own(SCHEDULES), "OneCycleLR") else "epoch"
+    )
+    assert all(0 <= rate <= 0.1001 and math.isfinite(rate) for rate in whole)
+    for stop in (1, 4, 7, 11):
+        optimizer, schedule, _ = scheduled(name)
+        assert move_on(optimizer, schedule, 0, stop) == whole[:stop]
+        states = saved([optimizer.state_dict(), schedule.state_dict()])
+        optimizer, schedule, _ = scheduled(name)
+        optimizer.load_state_dict(states[0])
+        schedule.load_state_dict(states[1])
+        assert move_on(optimizer, schedule, stop, STEPS) == whole[stop:]
+
+
+@pytest.mark.parametrize("name", list(REFUSED["schedules"]))
+def test_schedules_that_need_a_function_are_refused(name):
+    for options in ({}, {"lr_lambda": "lambda step: 1"}):
+        assert REFUSED["schedules"][name] in refusal(schedule={"type": name, **options})
+
+
+# Metrics
+
+
+def predictions(seed, count=9, classes=4):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(count, classes, generator=generator)
+    target = torch.randint(0, classes, (count,), generator=generator)
+    return {"scores": scores, "label": scores.argmax(1)}, {"label": target}
+
+
+def scores_of(metric, *batches):
+    metric.reset()
+    for found, batch in batches:
+        metric.update(found, batch)
+    return metric.compute()
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_metrics_give_the_scores_that_they_name(name):
+    metric = METRICS.build(spec("metrics", name))
+    found = scores_of(metric, predictions(0))
+    assert list(found) == list(metric.names())
+    assert all(isinstance(value, float) and 0 <= value <= 1 for value in found.values())
+    for columns in metric.per_class().values():
+        assert len(columns) == 4
+    empty = scores_of(metric)  # `reset` forgets
+    assert list(empty) == list(metric.names())
+    assert all(map(math.isnan, empty.values()))
+    assert METRICS.build(spec("metrics", name)).compute().keys() == empty.keys()
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_metrics_do_not_depend_on_how_samples_are_batched(name):
+    metric = METRICS.build(spec("metrics", name))
+    (one, target), rest = predictions(0), predictions(1, 4)
+    together = scores_of(metric, (one, target), rest), metric.per_class()
+    for cut in (1, 5, 8):
+        parts = [
+            ({key: value[place] for key, value in one.items()}, {"label": target["label"][place]})
+            for place in (slice(cut), slice(cut, None))
+        ]
+        assert (scores_of(metric, rest, *reversed(parts)), metric.per_class()) == together
+
+
+# Hooks
+
+
+def with_hook(name, work_dir, *more):
+    hook = HOOKS.build(spec("hooks", name))
+    beside = [] if name == "Checkpoint" else [Checkpoint(every_steps=1)]
+    return hook, tiny_runner(work_dir, [hook, *more, *beside], total_steps=7, eval_steps=2)
+
+
+@pytest.mark.parametrize("name", list(HOOKS))
+def test_a_run_with_the_hook_that_was_killed_and_resumed_ends_as_one_that_was_not(name, tmp_path):
+    hook, whole = with_hook(name, tmp_path / "whole")
+    whole.train()
+    assert whole.step == 7
+    assert_same(saved(hook.state_dict()), hook.state_dict())
+    _, killed = with_hook(name, tmp_path / "killed", StopAt(3, "crash"))
+    with pytest.raises(RuntimeError, match="killed"):
+        killed.train()
+    torch.manual_seed(99)
+    _, again = with_hook(name, tmp_path / "killed")
+    state = resume(tmp_path / "killed" / "checkpoints")
+    assert state["step"] == 2
+    again.load_state_dict(state)
+    again.train()
+    assert_same(snapshot(again), snapshot(whole))
+
+
+# Datasets
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """A data root with a folder of thirty colour pictures of ten classes."""
+    generator = torch.Generator().manual_seed(0)
+    for number in range(30):
+        folder = tmp_path / "pictures" / "abcdefghij"[number % 10]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=generator)
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    monkeypatch.setenv("VISREG_DATA", str(tmp_path))
+
+
+@pytest.fixture
+def dataset_spec(request, pictures):
+    found = spec("datasets", request.param)
+    return {**found, "root": request.getfixturevalue("mnist_root")} if request.param == "MNIST" else found
+
+
+@pytest.mark.parametrize("dataset_spec", own(DATASETS), indirect=True)
+def test_own_datasets_give_what_they_say(dataset_spec):
+    dataset = DATASETS.build(dataset_spec)
+    blank, classes = dict(dataset.info.sample), dataset.info.classes  # before anything is read
+    assert len(classes) == 10
+    dataset.open()
+    dataset.open()
+    count = len(dataset)
+    assert count > 0
+    name = dataset.info.name
+    if dataset_spec["type"] != "FirstAvailable":
+        assert (dict(dataset.info.sample).keys(), dataset.info.classes) == (blank.keys(), classes)
+    tensors = dataset.tensors()
+    assert {key: len(tensor) for key, tensor in tensors.items()} == dict.fromkeys(blank, count)
+    for index in {0, 1, count // 2, count - 1}:
+        sample = dataset[index]
+        assert sample.keys() == blank.keys()
+        for key, value in sample.items():
+            assert (value.shape, value.dtype) == (blank[key].shape, blank[key].dtype), key
+            assert torch.equal(tensors[key][index], value), key
+        assert 0 <= int(sample["label"]) < 10
+    assert tensors["image"].max() > 0
+    assert set(tensors["label"].tolist()) == set(range(10))
+    assert dataset.info.name == name
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name not in own(DATASETS)])
+def test_adopted_datasets_are_adapted_and_read_nothing(name, monkeypatch):
+    monkeypatch.setattr("builtins.open", lambda *arguments, **options: pytest.fail("a file was opened"))
+    dataset = DATASETS.build({"type": name})
+    assert isinstance(dataset, Adopted)
+    assert dataset.info.name == dataset.name == getattr(DATASETS.get(name), "__name__", name)
+    assert len(dataset) == 0
+
+
+# Transforms
+
+
+@pytest.fixture
+def pooled():
+    """A model for images of any size."""
+
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(1, 10)
+
+        def forward(self, image):
+            return self.linear(image.mean((1, 2, 3))[:, None])
+
+    MODELS.register(Pooled)
+    return {"type": "Pooled"}
+
+
+def section(**options):
+    return {"dataset": spec("datasets", "ImageFolder"), "batch_size": 10, **options}
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")  # JPEG's
+@pytest.mark.parametrize("name", list(TRANSFORMS))
+def test_transforms_run_on_samples_or_are_refused(name, pictures, pooled, tmp_path):
+    # Some give every image a size of its own.
+    train = section(transforms=[spec("transforms", name), {"type": "Resize", "size": [20, 20]}])
+    message = refusal(model=pooled, train=train)
+    if name in REFUSED["transforms"]:
+        assert message.startswith("<dict>: train.transforms[")
+        assert REFUSED["transforms"][name] in message
+        return
+    assert message == ""
+    run = {"epochs": None, "steps": 3, "work_dir": str(tmp_path)}
+    runner = build_runner(tiny_config(model=pooled, train=train, val=section(), run=run))
+    seen = [batch for epoch in (0, 1) for batch in runner.train_loader.epoch(epoch)]
+    for batch in seen:
+        assert batch["image"].shape[:1] + batch["image"].shape[2:] == (10, 20, 20)
+        assert batch["label"].tolist() == [index // 3 for index in batch["index"].tolist()]
+    runner.train()
+    assert math.isfinite(runner.losses["loss"])
+
+
+def test_every_task_is_built_on_a_model_and_a_loss():
+    for name in TASKS:
+        task = TASKS.build(spec("tasks", name), model=made("MLP"), loss=nn.CrossEntropyLoss())
+        batch = {"image": torch.zeros(2, 1, 28, 28, dtype=torch.uint8), "label": torch.zeros(2, dtype=torch.int64)}
+        assert all(loss.shape == () for loss in task(batch).values())
+        assert all(len(value) == 2 for value in task.predict(batch).values())
+        assert task.mismatch(batch, DATASETS.build({"type": "Digits"}).info) is None
