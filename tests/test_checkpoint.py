@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 import torch
 
 from visreg import checkpoint
-from visreg.checkpoint import differences, load, newest, resume, save, weights
+from visreg.checkpoint import differences, load, newest, resume, save
 from visreg.errors import CheckpointError, ResourceError
 
 STATE = {"visreg": "0", "weights": torch.arange(600.0), "nested": {"list": [1, 2.5, None, "a", True]}}
@@ -78,7 +79,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(path, monkeypatc
         raise OSError(28, "No space left on device")
 
     before = path.read_bytes()
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ResourceError, match="No space left on device"):
         save({"visreg": "1"}, path)
     assert path.read_bytes() == before
@@ -87,11 +88,17 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(path, monkeypatc
 
 def test_the_file_is_on_the_disk_before_it_has_its_name_and_the_folder_after(tmp_path, monkeypatch):
     done = []
-    fsync, replace = checkpoint.os.fsync, checkpoint.Path.replace
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda number: (done.append("fsync"), fsync(number))[1])
+    fsync, replace = os.fsync, checkpoint.Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append("fsync"), fsync(number))[1])
     monkeypatch.setattr(checkpoint.Path, "replace", lambda a, b: (done.append("rename"), replace(a, b))[1])
     save(STATE, tmp_path / "a.pt")
     assert done == ["fsync", "rename", "fsync"]
+
+
+def test_others_may_read_it_as_they_may_any_new_file(tmp_path):
+    (tmp_path / "plain").touch()
+    save(STATE, tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_names_decide_which_is_newest(tmp_path):
@@ -133,9 +140,3 @@ def test_differences_are_listed_up_to_a_limit():
     many = {str(number): torch.zeros(1) for number in range(30)}
     assert differences(many, {})[-1] == "... and 11 more"
     assert len(differences(many, {})) == 20
-
-
-def test_the_weights_of_a_checkpoint_are_those_that_were_evaluated():
-    state = {"task": {"a": torch.zeros(1)}, "hooks": [{"type": "EMA", "state": {"average": {"a": torch.ones(1)}}}]}
-    assert weights(state)["a"] == 1
-    assert weights({**state, "hooks": []})["a"] == 0

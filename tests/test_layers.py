@@ -16,7 +16,7 @@ ZOOS = ("datasets", "hooks", "losses", "metrics", "models", "optimizers", "sched
 # why it is far below what the zoo's modules may import.
 FLOORS = (
     {"errors"},
-    {"dist", "annotations", "entry_points", "adopted", "generators"},
+    {"dist", "annotations", "entry_points", "adopted", "generators", "whole_file"},
     {"options"},
     {"registry", "data", "checkpoint", "config"},
     {"tables", "schema"},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from visreg.errors import (
     suggest,
 )  # fmt: skip
 from visreg.options import options_of, problems
-from visreg.registry import Registry, kind_of, load_file
+from visreg.registry import SCHEDULES, Registry, kind_of, load_file
 from visreg.schema import NESTED, SECTIONS, SLOTS, Schema, Slot
 
 ONLY_ONE = frozenset({"Checkpoint", "Console", "EMA", "MetricsLog", "TensorBoard"})
@@ -130,7 +132,8 @@ def static_problems(values: Mapping[str, Any]) -> Found:
 def _redirected(values: Mapping[str, Any], path: ConfigPath, message: str) -> str:
     """Return ``message``; if it is about an option that is one elsewhere, such as ``epochs`` of ``run``, say where."""
     name = path[-1] if path else ""
-    if not isinstance(name, str) or not message.startswith("no such"):
+    offered = re.findall(r"did you mean '(\w+)'", message)
+    if not isinstance(name, str) or not message.startswith("no such") or get_close_matches(name, offered, cutoff=0.8):
         return message
     homes = [name, *(f"{section}.{name}" for section, kind in SECTIONS.items() if name in attrs.fields_dict(kind))]
     homes = homes if name in _section_names() else homes[1:]
@@ -309,7 +312,7 @@ def _contradictions(values: Mapping[str, Any]) -> Found:
             waits = spec.get("type") == "ReduceLROnPlateau"
             if waits and spec.get("every") is not None:
                 yield (*path, "every"), "of no use, since ReduceLROnPlateau moves on after evaluations; remove it"
-            if not waits and spec.get("monitor") is not None:
+            if not waits and spec.get("type") in SCHEDULES and spec.get("monitor") is not None:
                 yield (*path, "monitor"), "of no use, since only ReduceLROnPlateau waits for a score; remove it"
     for key in ("hooks", "default_hooks"):
         yield from _repeated_hooks(key, values.get(key))

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import pickle
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,7 @@ import torch
 from torch import Tensor
 
 from visreg.errors import CheckpointError, ResourceError
-
-logger = logging.getLogger("visreg")
+from visreg.whole_file import write_whole
 
 logger = logging.getLogger("visreg")
 
@@ -33,28 +30,16 @@ TRAILER = len(MARK) + hashlib.sha256().digest_size
 def save(state: Mapping[str, Any], path: Path) -> None:
     """Write ``state``, which is made of tensors and plain data, to ``path``, all of it or nothing.
 
-    A temporary file in the same folder is written and flushed to the disk, then renamed, then the folder is flushed.
-
     Raises:
         ResourceError: if the disk is full or cannot be written; what was at ``path`` is still there.
     """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     data = buffer.getbuffer()
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.write(MARK + hashlib.sha256(data).digest())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-        _sync_folder(path.parent)
+        write_whole(path, data, MARK + hashlib.sha256(data).digest())
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise ResourceError(
             f"{path}: cannot save the checkpoint: {error.strerror or error}; free some space"
         ) from error
@@ -122,12 +107,6 @@ def resume(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] |
     return None
 
 
-def weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the task's weights that a checkpoint's scores belong to: a hook's average of them, if one kept any."""
-    averages = [hook["state"]["average"] for hook in state["hooks"] if hook["type"] == "EMA" and hook["state"]]
-    return {**state["task"], **averages[0]} if averages else dict(state["task"])
-
-
 def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], limit: int = 20) -> list[str]:
     """Return a line for each key that one state has and the other lacks, or has in another shape; at most ``limit``."""
     lines = list(_differences(expected, found))
@@ -142,11 +121,3 @@ def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
             yield f"{key}: {tuple(found[key].shape)} in the checkpoint, missing in the model"
         elif expected[key].shape != found[key].shape:
             yield f"{key}: {tuple(found[key].shape)} in the checkpoint, {tuple(expected[key].shape)} in the model"
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

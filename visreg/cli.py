@@ -6,17 +6,19 @@ Nothing here imports torch before a command needs it, so that ``--help`` answers
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from visreg import dist
+from visreg import __version__, dist
 from visreg.errors import ConfigError, ResourceError, VisregError
 
 if TYPE_CHECKING:
@@ -28,20 +30,24 @@ logger = logging.getLogger("visreg")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that ``arguments``, by default the process's own, describe, and exit with its code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_set_last(sys.argv[1:] if arguments is None else arguments))
     if getattr(options, "data_root", None):
         os.environ["VISREG_DATA"] = options.data_root
     _log_to_stdout()
     try:
         code = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None after `>&-`
+            sys.stdout.flush()
     except VisregError as error:
         code = _report(error)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
-    except BrokenPipeError:  # `visreg list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at exit
+        full = error.errno == errno.ENOSPC
+        code = _report(ResourceError(f"{error}; free some space")) if full else 0  # else it is `visreg list | head`
     finally:
         dist.leave()
     sys.exit(code)
@@ -56,7 +62,26 @@ def _report(error: VisregError) -> int:
         print(f"error: {count} mistake{'s' * (count > 1)} in the config; nothing was run", file=sys.stderr)
     else:
         print(f"error: {error}", file=sys.stderr)
+    logging.getLogger("visreg.error").error("%s", error)  # for the log file
     return error.exit_code
+
+
+def _set_last(arguments: Sequence[str]) -> list[str]:
+    """Return ``arguments`` with each ``--set`` and its values behind all others: so it takes no CONFIG for a value.
+
+    >>> _set_last(["train", "--set", "run.epochs=1", "run.seed=2", "cnn.py", "--resume"])
+    ['train', 'cnn.py', '--resume', '--set', 'run.epochs=1', 'run.seed=2']
+    """
+    if "--" in arguments:
+        return list(arguments)
+    others: list[str] = []
+    settings: list[str] = []
+    before, taken = "", False
+    for argument in arguments:
+        taken = "--set" in (argument, before) or (taken and "=" in argument and not argument.startswith("-"))
+        (settings if taken else others).append(argument)
+        before = argument
+    return others + settings
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -72,8 +97,11 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume is not None:
         _resume(runner, load(options.resume) if options.resume else None)
     _stop_on_signals(runner)
+    logger.info("training on %s; what is kept of it goes to %s", runner.device, runner.work_dir)
     with _out_of_memory_explained():
         runner.train()
+    if runner.interrupted:
+        logger.info("interrupted at step %d of %d; --resume goes on from there", runner.step, runner.total_steps)
     return 128 + runner.interrupted if runner.interrupted else 0
 
 
@@ -86,6 +114,8 @@ def _resume(runner: Runner, state: dict[str, Any] | None) -> None:
         return
     runner.load_state_dict(state)
     logger.info("resumed at step %d of %d (epoch %d)", runner.step, runner.total_steps, runner.epoch)
+    if runner.finished:
+        logger.info("nothing is left to do; raise run.epochs or run.steps to go on")
 
 
 def _test(options: argparse.Namespace) -> int:
@@ -187,6 +217,16 @@ class _Stdout(logging.StreamHandler[Any]):
             super().handleError(record)
 
 
+class _LogFile(logging.FileHandler):
+    """Leaves out what a full disk does not take, which does not stop training either."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # of opening the file
+            super().emit(record)
+
+    handleError = _Stdout.handleError  # noqa: N815  logging's name
+
+
 def _log_to_stdout() -> None:
     logger.setLevel(logging.INFO if dist.is_main() else logging.ERROR)
     logger.propagate = False
@@ -195,14 +235,15 @@ def _log_to_stdout() -> None:
         handler.close()
     stdout = _Stdout()
     stdout.setFormatter(logging.Formatter("%(message)s"))
-    stdout.addFilter(lambda record: record.name != "visreg.console")  # which prints its rows itself
+    printed = ("visreg.console", "visreg.error")  # by themselves
+    stdout.addFilter(lambda record: record.name not in printed and sys.stdout is not None)
     logger.addHandler(stdout)
     logger.addHandler(MemoryHandler(1000, flushLevel=logging.CRITICAL + 1))  # until there is a file
 
 
 def _log_to_file(path: Path) -> None:
     """Write what is logged to ``path``, and first what has been logged so far."""
-    file = logging.FileHandler(path, encoding="utf-8", delay=True)
+    file = _LogFile(path, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for early in [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]:
         early.setTarget(file)
@@ -213,6 +254,7 @@ def _log_to_file(path: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="visreg", description="Train what a plain-dict config describes.")
+    parser.add_argument("--version", action="version", version=f"visreg {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
     train = commands.add_parser("train", help="train what a config describes", description=_train_help)

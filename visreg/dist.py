@@ -99,14 +99,6 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def wait() -> None:
-    """Wait until every process is here."""
-    if world_size() > 1:
-        import torch.distributed as torch_dist
-
-        torch_dist.barrier()
-
-
 def join(device: torch.device) -> None:
     """Join the process group that torchrun made room for, if it did: over nccl on GPUs, else over gloo.
 

@@ -17,6 +17,7 @@ from visreg.build import build_evaluator
 from visreg.checkpoint import load
 from visreg.config import Config, apply_overrides, config_from, loads_json
 from visreg.errors import CheckpointError, ResourceError
+from visreg.whole_file import write_whole
 
 MAX_ROWS, MAX_COLUMNS = 100, 20  # of a table on a screen
 
@@ -129,7 +130,7 @@ def write_scores(result: Result, path: Path | None = None) -> None:
         },
     }
     try:
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         raise ResourceError(f"{path}: cannot write the scores: {error.strerror}; give --out FILE") from None
 

@@ -128,7 +128,7 @@ def _rows(registry: Registry[Any]) -> Iterator[_Row]:
         except Exception as error:  # of whatever kind: the others are still to be shown
             yield _Row(name, origin, "", trouble or f"broken: {type(error).__name__}: {error}")
             continue
-        offered = _offered(registry)
+        offered = _offered(registry, registry.claims(name)[0])
         options = ", ".join(_short(option, option.name in offered) for option in _settable(registry, factory))
         yield _Row(name, origin, f"({options})", f"{trouble}. " * (trouble is not None) + _summary(factory))
 
@@ -157,7 +157,7 @@ def _description(registry: Registry[Any], component: Component, factory: Callabl
     yield f"\n{inspect.cleandoc(_doc(factory))}" if _doc(factory) else ""
     options = _settable(registry, factory)
     yield _bold("\nOptions:" if options else "\nNo options.")
-    offered = _offered(registry)
+    offered = _offered(registry, component)
     for option in options:
         kind = "" if option.annotation in (UNKNOWN, Any) else f": {describe(option.annotation)}"
         yield f"    {option.name}{kind}{_rest(option, option.name in offered)}"
@@ -183,8 +183,10 @@ def _settable(registry: Registry[Any], factory: Callable[..., Any]) -> Sequence[
     return [option for option in options_of(factory).values() if option.name not in given]
 
 
-def _offered(registry: Registry[Any]) -> Collection[str]:
-    """Return the options that visreg sets unless a config does."""
+def _offered(registry: Registry[Any], component: Component) -> Collection[str]:
+    """Return the options that visreg sets unless a config does; a dataset of its own means what it requires."""
+    if registry.kind == "datasets" and component.source == "own":
+        return ()
     return frozenset().union(*(slot.offered for slot in SLOTS.values() if slot.registry is registry))
 
 

@@ -160,8 +160,11 @@ class SampleLoader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         self._plan.epoch, self._plan.start = epoch, start
-        for batch in self._loader:
-            yield _transformed(to_device(batch, self.device), self.batch_transforms)
+        try:
+            for batch in self._loader:
+                yield _transformed(to_device(batch, self.device), self.batch_transforms)
+        except DataError as error:
+            raise _without_traceback(error) from error.__cause__
 
 
 @define(eq=False)
@@ -201,6 +204,14 @@ class _Keyed:
                 sample = transform(sample)
         sample["index"] = index
         return sample
+
+
+def _without_traceback(error: DataError) -> DataError:
+    """Return ``error``; if a worker raised it, without the worker's traceback, which PyTorch puts into the message."""
+    text, kind = str(error), type(error)
+    if not text.startswith(f"Caught {kind.__name__} in DataLoader worker"):
+        return error
+    return kind(text.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].rstrip())
 
 
 def _transformed(batch: Batch, transforms: Sequence[Transform]) -> Batch:

@@ -18,7 +18,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -318,8 +318,3 @@ KINDS: Mapping[str, Registry[Any]] = {
 KIND_OF_CLASS: Mapping[str, Registry[Any]] = {
     "Dataset": DATASETS, "Metric": METRICS, "Hook": HOOKS, "LRScheduler": SCHEDULES, "Optimizer": OPTIMIZERS,
 }  # fmt: skip
-
-
-def names_of(kinds: Collection[str] | None = None) -> dict[str, list[str]]:
-    """Return every known name, by kind."""
-    return {kind: list(registry) for kind, registry in KINDS.items() if kinds is None or kind in kinds}

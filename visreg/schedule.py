@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from attrs import define
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-
-Unit = Literal["step", "epoch", "eval"]
 
 
 @define(kw_only=True, eq=False)

@@ -120,7 +120,7 @@ def without_delete(value: Any) -> Any:
 
 
 def parse_literal(text: str) -> Any:
-    """Return the Python literal that ``text`` is, else ``text`` itself, spaces and all.
+    """Return the Python literal that ``text`` is, else ``text`` itself, spaces and all; ``dict(a=1)`` is a literal too.
 
     >>> parse_literal("(1, 2)"), parse_literal("-1e-3"), parse_literal("None"), parse_literal("runs/my first")
     ((1, 2), -0.001, None, 'runs/my first')
@@ -129,8 +129,8 @@ def parse_literal(text: str) -> Any:
         ConfigError: if the literal is not plain data, or is too large or too deep to read.
     """
     try:
-        value = ast.literal_eval(text)
-        ast.literal_eval(f"({text})")  # fails if all behind a "#" was dropped, which belongs to a string
+        value = _literal(text.lstrip(" \t"))
+        _literal(f"({text})")  # fails if all behind a "#" was dropped, which belongs to a string
     except (RecursionError, MemoryError):
         raise ConfigError([Problem("", "the value is nested too deeply to read; flatten it")]) from None
     except (ValueError, TypeError, SyntaxError) as error:
@@ -139,3 +139,18 @@ def parse_literal(text: str) -> Any:
             raise ConfigError([Problem("", f"the value cannot be read: {reason.partition(':')[0]}")]) from None
         return text
     return plain(value)
+
+
+def _literal(text: str) -> Any:
+    return ast.literal_eval(_DictCalls().visit(ast.parse(text, mode="eval")))
+
+
+class _DictCalls(ast.NodeTransformer):
+    """Turns ``dict(type="EMA")``, as configs write it, into ``{"type": "EMA"}``."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802  ast's name
+        self.generic_visit(node)
+        names = [keyword.arg for keyword in node.keywords]
+        if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args or None in names:
+            return node
+        return ast.Dict([ast.Constant(name) for name in names], [keyword.value for keyword in node.keywords])

@@ -10,18 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from visreg.config.plain import DELETE, plain
-from visreg.errors import ConfigError, Location, Problem
+from visreg.errors import ConfigError, Location, Problem, ResourceError
+from visreg.whole_file import write_whole
 
 WIDTH = 120
 _TUPLE, _ITEMS = "__tuple__", "__items__"
 
 
 def dump(values: Mapping[str, Any], path: str | Path) -> None:
-    """Write ``values`` to ``path``, as JSON or Python by its suffix."""
+    """Write ``values`` to ``path``, as JSON or Python by its suffix, all of it or nothing.
+
+    Raises:
+        ConfigError: if the suffix is another, or the values are not plain.
+        ResourceError: if the file cannot be written.
+    """
     path = Path(path)
     if path.suffix not in (".json", ".py"):
         raise ConfigError([Problem("", f"cannot write a config to {str(path)!r}; end it in .py or .json")])
-    path.write_text(dumps_python(values) if path.suffix == ".py" else dumps_json(values) + "\n", encoding="utf-8")
+    text = dumps_python(values) if path.suffix == ".py" else dumps_json(values) + "\n"
+    try:
+        write_whole(path, text.encode())
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot write the config: {error.strerror or error}") from error
 
 
 def dumps_json(values: Any) -> str:

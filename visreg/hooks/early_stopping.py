@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,8 @@ from visreg.hooks.readings import monitored
 
 if TYPE_CHECKING:
     from visreg.runner import Runner
+
+logger = logging.getLogger("visreg")
 
 
 @define(kw_only=True, eq=False)
@@ -58,6 +61,8 @@ class EarlyStopping(Hook):
     def _stop_if_due(self, runner: Runner) -> None:
         if self.waited >= self.patience:
             runner.should_stop = True
+            best = "none" if self.best is None else f"{self.best:.4f}"
+            logger.info("EarlyStopping: the best %s, %s, is %d evaluations ago", self.monitor, best, self.waited)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "waited": self.waited}
