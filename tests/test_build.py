@@ -261,15 +261,16 @@ def test_after_building_the_generator_depends_on_the_config_alone():
 def test_processes_begin_with_the_same_weights_and_draw_different_numbers(monkeypatch):
     monkeypatch.setattr(dist, "join", lambda device: None)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    made, states = [], []
+    made, states, indices = [], [], []
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
         made.append(build_runner(tiny_config(model=CONVNET)))
         states.append(torch.get_rng_state())
+        indices.append(torch.cat([batch["index"] for batch in batches(made[-1])]).tolist())
     same_weights(*made)
     assert not torch.equal(*states)
     assert Path("unused").is_dir()
-    mine, theirs = (torch.cat([batch["index"] for batch in batches(runner)]).tolist() for runner in made)
+    mine, theirs = indices
     assert len(mine) == len(theirs) == 177
     assert not set(mine) & set(theirs)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import visreg
 from tests.conftest import ROOT
 from visreg.checkpoint import load
 from visreg.cli import main
+from visreg.errors import ResourceError
 
 
 def run(*arguments):
@@ -78,12 +81,25 @@ def test_resuming_a_finished_run_changes_nothing(small, capsys):
     before = load(newest(small))
     assert run("train", small, "--resume") == 0
     assert load(newest(small))["step"] == before["step"]
-    assert "resumed at step" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "resumed at step" in out
+    assert "nothing is left to do" in out
 
 
 def test_resume_without_a_checkpoint_says_so(small, capsys):
     assert run("train", small, "--resume") == 0
     assert "nothing to resume" in capsys.readouterr().out
+
+
+def test_set_may_come_before_the_config(small, capsys):
+    assert run("check", "--set", "optimizer.lr=0.3", "run.epochs=1", small) == 0
+    assert run("explain", "--set", "optimizer.lr=0.3", "--set", "run.epochs=1", small, "optimizer.lr") == 0
+    assert "optimizer.lr = 0.3" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"visreg {visreg.__version__}\n"
 
 
 def test_check_lists_every_mistake_with_its_place(small, capsys):
@@ -143,6 +159,33 @@ def test_a_config_that_cannot_be_read_has_one_message(tmp_path, capsys, text, me
     assert "Traceback" not in err
 
 
+def test_the_log_has_the_device_the_folder_and_what_ended_the_run(small, monkeypatch):
+    def full(*_):
+        raise ResourceError("disk: no space left")
+
+    monkeypatch.setattr("visreg.hooks.checkpoint.save", full)
+    assert run("train", small, "--set", "run.epochs=1") == 6
+    log = (small.parent / "work" / "log.txt").read_text()
+    assert f"training on cpu; what is kept of it goes to {small.parent / 'work'}" in log
+    assert "ERROR disk: no space left" in log
+
+
+def test_a_disk_that_is_full_from_the_start_has_one_message(small, monkeypatch, capsys):
+    work = small.parent / "work"
+    work.mkdir()
+    (work / "config.json").write_text("old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert run("train", small) == 6
+    assert (
+        capsys.readouterr().err == f"error: {work / 'config.json'}: cannot write the config: No space left on device\n"
+    )
+    assert (work / "config.json").read_text() == "old"
+
+
 def test_an_unwritable_work_dir_is_found_before_training(small, capsys):
     (small.parent / "file").write_text("")
     assert run("train", small, "--work-dir", small.parent / "file" / "work") == 6
@@ -195,6 +238,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(small, number, code, tmp_
         process.send_signal(number)
         rest = process.stdout.read()
     assert process.returncode == code, rest
+    assert "--resume goes on from there" in rest
     state = load(newest(small))
     assert 0 < state["step"] < 400 * 6
     end = state["step"] + 3
@@ -246,6 +290,16 @@ def test_a_closed_stdout_does_not_stop_training(small):
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert load(newest(small))["step"] > 0
+
+
+@pytest.mark.parametrize("arguments", [("train", "{config}"), ("check", "{config}"), ("list",)])
+@pytest.mark.parametrize(("stdout", "code"), [(">&-", 0), (">/dev/full", 6)])
+def test_no_stdout_or_a_full_one_is_no_crash(small, arguments, stdout, code):
+    words = shlex.join(command(*(argument.format(config=small) for argument in arguments)))
+    done = subprocess.run(f"{words} {stdout}", shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == (0 if arguments[0] == "train" else code), done.stderr  # whose own log is a file
+    assert "Traceback" not in done.stderr
+    assert "Logging error" not in done.stderr
 
 
 def test_waits_for_no_host_that_cannot_be_reached(small, tmp_path, capsys):

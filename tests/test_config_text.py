@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from visreg.config import dump, dumps_json, dumps_python, load_config, loads_json
-from visreg.errors import ConfigError
+from visreg.errors import ConfigError, ResourceError
 
 scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text()
 keys = st.text() | st.integers() | st.booleans() | st.none() | st.floats(allow_nan=False) | st.tuples(st.text())
@@ -63,6 +63,11 @@ def test_files_give_back_values_and_types(tmp_path, values):
     for name in ("config.py", "config.json"):
         dump(values, tmp_path / name)
         assert same(load_config(tmp_path / name).values, values)
+
+
+def test_a_file_that_cannot_be_written_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(ResourceError, match="cannot write the config: No such file or directory"):
+        dump({}, tmp_path / "absent" / "config.json")
 
 
 def test_python_is_laid_out_for_reading():

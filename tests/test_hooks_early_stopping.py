@@ -37,6 +37,12 @@ def test_it_stops_after_so_many_evaluations_without_improvement(scores, options,
     assert evaluations(scores, **options) == expected
 
 
+def test_it_says_why(caplog):
+    with caplog.at_level("INFO", logger="visreg"):
+        evaluations([0.1, 0.2, 0.1, 0.1], patience=2)
+    assert caplog.messages == ["EarlyStopping: the best accuracy, 0.2000, is 2 evaluations ago"]
+
+
 def test_a_resumed_run_that_had_stopped_stops_without_another_step():
     runner = tiny_runner(hooks=[EarlyStopping(monitor="accuracy", patience=1)], metrics=[Scripted(0.5)], epochs=9)
     runner.train()

@@ -23,7 +23,7 @@ FLOORS = (
     {"task", "loader"},
     {"hook", "metric", "schedule"},
     {"runner", *ZOOS},
-    {"parts"},
+    {"parts", "diagnosis", "contradictions"},
     {"dry_run"},
     {"check"},
     {"build"},

@@ -126,6 +126,8 @@ def test_a_kind_is_a_table_of_origin_signature_and_summary(plugin, shown):
         ("transforms", "RandomHorizontalFlip", r"\(p=0\.5\)"),
         ("transforms", "AutoAugment", r"\(policy='imagenet'"),
         ("tasks", "Classification", r"\(mean=None, std=None\)"),
+        ("datasets", "ImageFolder", r"\(root, split=None"),
+        ("datasets", "CIFAR10", r"\(root=…, train=True"),
         ("hooks", "ClipGrad", r"\(max_norm, norm_type=2\.0\)"),
         ("models", "resnet18", r"\(weights=None, progress=True, block=…, layers=…, num_classes=1000"),
     ],

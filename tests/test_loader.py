@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from visreg.data import DataInfo, Dataset
+from visreg.datasets.files import DamagedError
 from visreg.errors import DataError
 from visreg.loader import Batching, SampleLoader, TensorLoader
 
@@ -40,10 +41,14 @@ def noisy(sample):
     return {**sample, "noise": torch.rand(()) + random.random() + float(numpy.random.rand())}
 
 
-def sample_loader(transforms=(), workers=0, **options):
+def sample_loader(transforms=(), workers=0, dataset=None, **options):
     batching = Batching(**{"size": SIZE, "batch_size": 4, "train": True, "seed": 1, **options})
     return SampleLoader(
-        dataset=Squares(), transforms=transforms, batching=batching, device=torch.device("cpu"), workers=workers
+        dataset=dataset or Squares(),
+        transforms=transforms,
+        batching=batching,
+        device=torch.device("cpu"),
+        workers=workers,
     )
 
 
@@ -185,6 +190,21 @@ def test_a_batch_that_does_not_divide_is_refused(world):
     with pytest.raises(DataError, match="4 does not divide by 3 processes"):
         tensor_loader()
     assert len(tensor_loader(train=False)) == 6
+
+
+class Broken(Squares):
+    """A sample of it cannot be read."""
+
+    def __getitem__(self, index):
+        raise DamagedError("a.jpg: is damaged\nand torn")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_data_has_the_same_message_from_a_worker(workers):
+    loader = sample_loader(dataset=Broken(), workers=workers)
+    with pytest.raises(DamagedError) as caught:
+        next(loader.epoch(0))
+    assert str(caught.value) == "a.jpg: is damaged\nand torn"
 
 
 def test_batch_transforms_come_last():

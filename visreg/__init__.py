@@ -11,7 +11,6 @@ from visreg.errors import (
     ConfigError,
     DataError,
     DistributedError,
-    NotFiniteError,
     PluginError,
     RegistryError,
     ResourceError,
@@ -44,7 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DATASETS", "HOOKS", "LOSSES", "METRICS", "MODELS", "OPTIMIZERS", "SCHEDULES", "TASKS", "TRANSFORMS",
     "CheckpointError", "Config", "ConfigError", "DataError", "DataInfo", "Dataset", "DistributedError", "Hook",
-    "Metric", "NotFiniteError", "PluginError", "Registry", "RegistryError", "ResourceError", "Runner", "Task",
+    "Metric", "PluginError", "Registry", "RegistryError", "ResourceError", "Runner", "Task",
     "VisregError", "build_runner", "check_config", "load_config",
 ]  # fmt: skip
 

@@ -7,13 +7,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from visreg.config import Config, ConfigPath, show_path
+from visreg.contradictions import contradictions, meant, section_names
 from visreg.errors import (
     ConfigError,
     Location,
@@ -25,10 +25,9 @@ from visreg.errors import (
     suggest,
 )  # fmt: skip
 from visreg.options import options_of, problems
-from visreg.registry import SCHEDULES, Registry, kind_of, load_file
+from visreg.registry import Registry, kind_of, load_file
 from visreg.schema import NESTED, SECTIONS, SLOTS, Schema, Slot
 
-ONLY_ONE = frozenset({"Checkpoint", "Console", "EMA", "MetricsLog", "TensorBoard"})
 Found = Iterator[tuple[ConfigPath, str]]
 
 
@@ -54,7 +53,7 @@ def check_config(config: Config, *, dry_run: bool = True, plugin_files: Collecti
     if dry_run:
         from visreg.dry_run import dry_run_problems
 
-        broken = {path for path, _ in static} | {(name,) for name in _meant(config.values)}
+        broken = {path for path, _ in static} | {(name,) for name in meant(config.values)}
         schema = Schema.of(config.values, without=broken)
         found += [_problem(config, path, message) for path, message in dry_run_problems(schema, broken)]
     if found:
@@ -136,7 +135,7 @@ def _redirected(values: Mapping[str, Any], path: ConfigPath, message: str) -> st
     if not isinstance(name, str) or not message.startswith("no such") or get_close_matches(name, offered, cutoff=0.8):
         return message
     homes = [name, *(f"{section}.{name}" for section, kind in SECTIONS.items() if name in attrs.fields_dict(kind))]
-    homes = homes if name in _section_names() else homes[1:]
+    homes = homes if name in section_names() else homes[1:]
     with suppress(VisregError):
         for slot, spec in values.items():
             if slot in SLOTS and isinstance(spec, Mapping) and isinstance(spec.get("type"), str):
@@ -148,14 +147,14 @@ def _redirected(values: Mapping[str, Any], path: ConfigPath, message: str) -> st
 
 def _all_problems(values: Mapping[str, Any]) -> Found:
     for name, message in problems(Schema, values, unchecked={*SECTIONS, *SLOTS}):
-        if message.startswith("missing") and name in _meant(values):
+        if message.startswith("missing") and name in meant(values):
             continue
         yield (name,), _top_level(message)
     yield from _slot_problems(values, ())
     for name, section in SECTIONS.items():
         if name in values and (values[name] is not None or name not in ("val", "test")):
             yield from _section_problems(section, values[name], (name,))
-    yield from _contradictions(values)
+    yield from contradictions(values)
 
 
 def _top_level(message: str) -> str:
@@ -238,7 +237,7 @@ def _argument_problems(
         wrong.add(name)
         untyped = [*_untyped(arguments[name], (*path, name))] if message.startswith("expected") else []
         yield from untyped or [((*path, name), message)]
-    if slot.registry.kind == "tasks" and values.get("loss") is None and "loss" not in _meant(values):
+    if slot.registry.kind == "tasks" and values.get("loss") is None and "loss" not in meant(values):
         option = options_of(factory).get("loss")
         if option is not None and option.required:
             yield ("loss",), f"missing; the task {factory.__name__} needs one"
@@ -288,68 +287,3 @@ def _not_a_number(value: Any, path: ConfigPath) -> Found:
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from _not_a_number(item, (*path, index))
-
-
-def _contradictions(values: Mapping[str, Any]) -> Found:
-    """Yield options that are right by themselves but not together."""
-    yield from _contradictions_of_run(values)
-    if values.get("val") is None:
-        if values.get("metrics") and values.get("test") is None and "val" not in _meant(values):
-            yield ("metrics",), "nothing to measure on: there is neither val nor test"
-    elif not values.get("metrics") and "metrics" not in _meant(values):
-        yield ("val",), "nothing to measure: there are no metrics"
-    for name in ("train", "val", "test"):
-        section = values.get(name)
-        if isinstance(section, Mapping) and section.get("in_memory") is True and section.get("transforms"):
-            yield (
-                (name, "in_memory"),
-                f"contradicts {name}.transforms, which are for one sample at a time; use batch_transforms",
-            )
-    schedule = values.get("schedule")
-    for index, spec in enumerate(schedule if isinstance(schedule, (list, tuple)) else [schedule]):
-        if isinstance(spec, Mapping):
-            path = ("schedule",) if spec is schedule else ("schedule", index)
-            waits = spec.get("type") == "ReduceLROnPlateau"
-            if waits and spec.get("every") is not None:
-                yield (*path, "every"), "of no use, since ReduceLROnPlateau moves on after evaluations; remove it"
-            if not waits and spec.get("type") in SCHEDULES and spec.get("monitor") is not None:
-                yield (*path, "monitor"), "of no use, since only ReduceLROnPlateau waits for a score; remove it"
-    for key in ("hooks", "default_hooks"):
-        yield from _repeated_hooks(key, values.get(key))
-
-
-def _contradictions_of_run(values: Mapping[str, Any]) -> Found:
-    run = values.get("run")
-    if not isinstance(run, Mapping):
-        return
-    meant = {near for name in run if isinstance(name, str) for near in nearest(name, ("epochs", "steps"))}
-    if run.get("epochs") is not None and run.get("steps") is not None:
-        yield ("run", "steps"), "contradicts run.epochs; give one of them"
-    if run.get("epochs") is None and run.get("steps") is None and not meant - {*run}:
-        yield ("run",), "neither epochs nor steps; say how long to train"
-    train = values.get("train")
-    sizes = (run.get("accumulate"), train.get("batch_size") if isinstance(train, Mapping) else None)
-    parts, size = (value if isinstance(value, int) else 0 for value in sizes)
-    if parts > size > 0:
-        yield ("run", "accumulate"), f"cuts a batch of {size} into {parts} parts; lower it or raise train.batch_size"
-
-
-def _repeated_hooks(key: str, specs: Any) -> Found:
-    """Yield hooks of which there are two that would write the same files, or undo each other's work."""
-    first: dict[str, int] = {}
-    for index, spec in enumerate(specs if isinstance(specs, (list, tuple)) else ()):
-        name = spec.get("type") if isinstance(spec, Mapping) else None
-        if name in ONLY_ONE and first.setdefault(name, index) != index:
-            yield (key, index), f"a second {name}, beside {key}[{first[name]}]; keep one of them"
-
-
-def _meant(values: Mapping[str, Any]) -> set[str]:
-    """Return the sections that are absent, and that an unknown top-level name may be a misspelling of."""
-    known = _section_names()
-    names = [name for name in values if isinstance(name, str) and name not in known]
-    return {near for name in names for near in nearest(name, [other for other in known if other not in values])}
-
-
-@cache
-def _section_names() -> tuple[str, ...]:
-    return tuple(attrs.fields_dict(Schema))

@@ -320,7 +320,7 @@ def _add_common(parser: argparse.ArgumentParser, *, data: bool = False) -> None:
 
 
 _train_help = """Train what a config describes. The run's folder (run.work_dir) then holds config.json, log.txt,
-metrics.jsonl and checkpoints/. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 5 not finite, 6 resources,
+metrics.jsonl and checkpoints/. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 6 resources,
 7 distributed, 8 plugin, 130 and 143 interrupted, after saving."""
 _test_help = "Evaluate a checkpoint, print its scores and write test.json."
 _explain_help = "Say which file or flag set a value, and what it overrode."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable
 from datetime import timedelta
@@ -127,3 +128,4 @@ def leave() -> None:
 
         if torch_dist.is_initialized():
             torch_dist.destroy_process_group()
+            gc.collect()  # or the group lives on in a cycle, and its threads abort the process while Python shuts down

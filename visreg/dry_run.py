@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -21,7 +21,20 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from visreg import dist
 from visreg.config import ConfigPath
 from visreg.data import Batch, DataInfo, Sample, Transform, collate, to_device
-from visreg.errors import ConfigError, VisregError, suggest
+from visreg.diagnosis import (
+    advice,
+    call_of,
+    check_image,
+    full_name,
+    has_log,
+    hint,
+    innermost,
+    kept,
+    message_of,
+    own_paths,
+    shape_of,
+)
+from visreg.errors import ConfigError, suggest
 from visreg.generators import seeded
 from visreg.hook import Hook
 from visreg.hooks.patterns import matching_parameters
@@ -47,7 +60,6 @@ from visreg.task import Task
 Found = Iterator[tuple[ConfigPath, str]]
 UNKNOWN_LENGTH = 1 << 40  # of a run whose data has not been counted
 SAMPLES = 3  # a batch of one hides what broadcasting lets pass
-LOOK_BACK = 6  # operations between a log-softmax and a loss
 DRAWS = 6  # of each random transform
 CLASSES: Mapping[str, type] = {
     "models": nn.Module, "tasks": Task, "metrics": Metric, "hooks": Hook, "optimizers": Optimizer,
@@ -89,10 +101,10 @@ class _DryRun:
             return self._make(registry, spec, context)
         except Exception as error:  # whatever a constructor raises, the config named it
             self._reraise_if_unable(error)
-            name, _, message = _message(error).partition(": ")
+            name, _, message = message_of(error).partition(": ")
             blamed = (name,) if name in spec else self._blame(registry, spec, context)
-            message = message if blamed == (name,) else _message(error)
-            self.found.append(((*path, *blamed), f"{message}, from {_call(spec)}"))
+            message = message if blamed == (name,) else message_of(error)
+            self.found.append(((*path, *blamed), f"{message}, from {call_of(spec)}"))
             raise _FailedError from error
 
     def _make(self, registry: Registry[Any], spec: Spec, context: Mapping[str, Any]) -> Any:
@@ -100,7 +112,7 @@ class _DryRun:
             made = registry.build(spec, **context)
         if not isinstance(made, CLASSES.get(registry.kind, object)):
             wanted = CLASSES[registry.kind]
-            raise TypeError(f"{type(made).__name__} is not a {wanted.__name__}; derive it from {_full_name(wanted)}")
+            raise TypeError(f"{type(made).__name__} is not a {wanted.__name__}; derive it from {full_name(wanted)}")
         if registry in (LOSSES, TRANSFORMS) and not callable(made):
             raise TypeError(f"a {type(made).__name__} cannot be called; give it {CALLED_AS[registry.kind]}")
         return made
@@ -193,7 +205,9 @@ class _DryRun:
                     try:
                         matching_parameters(task, getattr(hook, option, ()), type(hook).__name__)
                     except ConfigError as error:
-                        self.found.append(((*place, option), _message(error).removeprefix(f"{type(hook).__name__}: ")))
+                        self.found.append(
+                            ((*place, option), message_of(error).removeprefix(f"{type(hook).__name__}: "))
+                        )
 
     def _batch(self, name: str, section: DataConfig) -> tuple[Batch | None, DataInfo | None]:
         """Return a blank batch as the task will see it, or None where its shape cannot be known."""
@@ -208,7 +222,7 @@ class _DryRun:
             return None, info
         samples = [dict(info.sample)] if info.sample else _guesses()
         made = [self._transform(sample, transforms, (name, "transforms"), bool(info.sample)) for sample in samples]
-        if any(sample is None for sample in made) or len({_shapes(sample) for sample in made}) > 1:
+        if any(sample is None for sample in made) or len({shape_of(sample) for sample in made}) > 1:
             return None, info
         batch = collate([dict(made[0]) for _ in range(SAMPLES)])
         batch = self._transform(batch, batch_transforms, (name, "batch_transforms"), True)
@@ -226,12 +240,12 @@ class _DryRun:
                 for index, transform in transforms.items():
                     place = (*path, index)
                     with seeded(draw, index):
-                        made = _still(transform(before := made), before)
-                _check_image(made)
+                        made = kept(transform(before := made), before)
+                check_image(made)
             except Exception as error:  # whatever a transform raises, the config named it
                 if report:
-                    reason = f"{_message(error)}{_advice(made, error)}"
-                    self.found.append((place, f"fails on a blank {_shapes(made)}: {reason}"))
+                    reason = f"{message_of(error)}{advice(made, error)}"
+                    self.found.append((place, f"fails on a blank {shape_of(made)}: {reason}"))
                 return None
         return made
 
@@ -254,7 +268,7 @@ class _DryRun:
         except _FailedError:
             return None
         except ValueError as error:
-            self.found.append((("param_groups",), _message(error)))
+            self.found.append((("param_groups",), message_of(error)))
             return None
         run = self.schema.run or RunConfig(epochs=1)
         for place, spec in self._schedules():
@@ -271,7 +285,7 @@ class _DryRun:
                 warnings.simplefilter("ignore")  # torch wants an optimizer step first
                 schedule.step(*[0.0] * isinstance(schedule, ReduceLROnPlateau))
         except Exception as error:  # whatever a schedule raises, the config named it
-            self.found.append((place, f"cannot take a step: {_message(error)}"))
+            self.found.append((place, f"cannot take a step: {message_of(error)}"))
         rates = [float(group["lr"]) for group in optimizer.param_groups]
         if not all(0 <= rate < math.inf for rate in rates):
             self.found.append((place, f"sets the learning rate to {min(rates)}; it must not be below 0"))
@@ -284,14 +298,14 @@ class _DryRun:
         """Return whether the losses, or a prediction, of a split can be had; note why not."""
         on_device = _to(batch, self.device)
         task.train(name == "train")
-        with _innermost(task) as stack, warnings.catch_warnings(record=True) as caught:
+        with innermost(task) as stack, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 losses = task(on_device) if name == "train" else {}
                 mismatch = task.mismatch(on_device, info) if info is not None else None
             except Exception as error:  # whatever a model or loss raises, the config put them together
                 self._reraise_if_unable(error)
-                self.found += _own_paths(error) or [self._failure(stack, name, batch, error)]
+                self.found += own_paths(error) or [self._failure(stack, name, batch, error)]
                 return False
         if mismatch:
             path: ConfigPath = ("model", "num_classes") if "num_classes" in self.schema.model else ("model",)
@@ -303,7 +317,7 @@ class _DryRun:
         ]
         if losses and self._are_scalars(losses) and optimizer is not None:
             self._step(losses, optimizer)
-        if losses and (self.schema.loss or {}).get("type") == "NLLLoss" and not _has_log(losses.values()):
+        if losses and (self.schema.loss or {}).get("type") == "NLLLoss" and not has_log(losses.values()):
             self.found.append((("loss", "type"), "NLLLoss takes log-probabilities, not logits; use CrossEntropyLoss"))
         return True
 
@@ -313,11 +327,11 @@ class _DryRun:
         """Return which part of the task an exception blames, by the innermost module that was at work."""
         if not stack or not stack[-1][0].startswith("model"):
             part = "loss" if stack and stack[-1][0].startswith("loss") else "task"
-            return (part,), f"cannot be computed: {_message(error)}"
+            return (part,), f"cannot be computed: {message_of(error)}"
         where, module, shape = stack[-1]
         where = where.removeprefix("model").removeprefix(".")
         leaf = f"{where!r}, {module}, given {shape}" if not list(module.children()) else f"{where or 'forward'!r}"
-        reason = f"in {leaf}: {_message(error)}{_hint(module, shape)}"
+        reason = f"in {leaf}: {message_of(error)}{hint(module, shape)}"
         sample, spec = tuple(batch["image"].shape)[1:], self.schema.model
         for option, sizes in (("in_channels", sample[:1]), ("image_size", sample[1:])):
             if isinstance(spec.get(option), int) and {spec[option]} != {*sizes}:
@@ -341,7 +355,7 @@ class _DryRun:
             optimizer.step()
         except Exception as error:  # whatever an optimizer raises, the config named it
             self._reraise_if_unable(error)
-            self.found.append((("optimizer",), f"cannot take a step: {_message(error)}"))
+            self.found.append((("optimizer",), f"cannot take a step: {message_of(error)}"))
 
     def _measure(self, task: Task, metrics: Mapping[int, Metric], batch: Batch, info: DataInfo | None) -> None:
         """Give each metric a blank prediction, to see that it finds there what it needs."""
@@ -351,7 +365,7 @@ class _DryRun:
                 predictions = task.predict(_to(batch, self.device))
         except Exception as error:
             self._reraise_if_unable(error)
-            self.found += _own_paths(error) or [(("task",), f"cannot predict: {_message(error)}")]
+            self.found += own_paths(error) or [(("task",), f"cannot predict: {message_of(error)}")]
             return
         predictions = {
             key: torch.zeros_like(value, device="cpu") if isinstance(value, Tensor) else value
@@ -366,7 +380,7 @@ class _DryRun:
                 if dist.world_size() == 1:  # else it would wait for the other processes
                     metric.compute()
             except Exception as error:  # whatever a metric raises, the config named it
-                self.found += _own_paths(error, ("metrics", index)) or [(("metrics", index), _message(error))]
+                self.found += own_paths(error, ("metrics", index)) or [(("metrics", index), message_of(error))]
             metric.reset()
 
 
@@ -404,105 +418,6 @@ def _guesses() -> list[Sample]:
     return [{"image": torch.zeros(3, *size, dtype=torch.uint8), "label": 0} for size in ((301, 403), (520, 390))]
 
 
-def _shapes(values: Any) -> str:
-    if not isinstance(values, Mapping):
-        return type(values).__name__
-    image = values.get("image")
-    return str(tuple(image.shape)) if isinstance(image, Tensor) else type(image).__name__
-
-
-def _still(value: Any, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a transform made, if it is a sample or batch with all that was in it before."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"it returns a {type(value).__name__}; it must return the dict it got, changed")
-    if lost := sorted(set(before) - set(value)):
-        raise ValueError(f"it loses {', '.join(map(repr, lost))}; it must return the dict it got, changed")
-    return dict(value)
-
-
-def _check_image(values: Mapping[str, Any]) -> None:
-    image = values.get("image")
-    if not isinstance(image, Tensor):
-        raise TypeError(f"it leaves the image as a {type(image).__name__}; end with dict(type='ToImage'), or remove it")
-
-
-def _advice(values: Any, error: Exception) -> str:
-    image = values.get("image") if isinstance(values, Mapping) else None
-    if isinstance(image, Tensor) and image.dtype == torch.uint8 and "float" in str(error).lower():
-        return "; put dict(type='ToDtype', dtype='float32', scale=True) before it"
-    return "; write a whole number with a point, such as 1.0" if "not implemented for 'Long'" in str(error) else ""
-
-
-def _full_name(kind: type) -> str:
-    return f"{'visreg' if kind.__module__.startswith('visreg.') else 'torch.nn'}.{kind.__name__}"
-
-
-def _call(spec: Spec) -> str:
-    """Return the call that a spec stands for, as text."""
-    arguments = ", ".join(f"{key}={value!r}" for key, value in spec.items() if key != "type")
-    return f"{spec['type']}({arguments if len(arguments) < 200 else arguments[:200] + '…'})"
-
-
 def _to(batch: Batch, device: str) -> Batch:
     moved: Batch = to_device(batch, torch.device(device))
     return moved
-
-
-@contextmanager
-def _innermost(task: nn.Module) -> Iterator[list[tuple[str, nn.Module, Any]]]:
-    """Keep a stack of the modules whose forward is under way, each with the shape it was given."""
-    stack: list[tuple[str, nn.Module, Any]] = []
-
-    def enter(name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(module: nn.Module, inputs: Any) -> None:
-            stack.append((name, module, tuple(inputs[0].shape) if inputs and isinstance(inputs[0], Tensor) else None))
-
-        return hook
-
-    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        stack.pop()
-
-    handles = []
-    for name, module in task.named_modules():
-        handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
-    try:
-        yield stack
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _hint(module: nn.Module, shape: Any) -> str:
-    if isinstance(module, nn.Linear) and shape and shape[-1] != module.in_features:
-        return f"; its in_features must be {shape[-1]}"
-    if isinstance(module, nn.Conv2d) and shape and len(shape) == 4 and shape[1] != module.in_channels:
-        return f"; its in_channels must be {shape[1]}"
-    return ""
-
-
-def _own_paths(error: Exception, within: ConfigPath = ()) -> list[tuple[ConfigPath, str]]:
-    """Return (path, message) of an exception that says itself where in the config the mistake is."""
-    problems = error.problems if isinstance(error, ConfigError) else ()
-    return [((*within, *problem.path.split(".")), problem.message) for problem in problems if problem.path]
-
-
-def _has_log(losses: Iterable[Tensor]) -> bool:
-    """Return whether one of the last operations that led to the losses took a logarithm."""
-    nodes: list[Any] = [loss.grad_fn for loss in losses]
-    for _ in range(LOOK_BACK):
-        if any("Log" in node.name() for node in nodes):
-            return True
-        nodes = [before for node in nodes for before, _ in node.next_functions if before is not None]
-    return False
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, ConfigError):
-        return "; ".join(problem.message for problem in error.problems)
-    text = (str(error.args[0]) if error.args else str(error)).strip().splitlines()
-    first = text[0] if text else ""
-    return (
-        first
-        if isinstance(error, (VisregError, ValueError, TypeError, RuntimeError))
-        else f"{type(error).__name__}: {first}"
-    )

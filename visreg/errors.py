@@ -5,7 +5,6 @@ VisregError
 ├── RegistryError      2  a name that nobody, or two owners, registered
 ├── DataError          3  data that is missing, damaged or empty
 ├── CheckpointError    4  a checkpoint that is damaged or does not fit the run loading it
-├── NotFiniteError     5  a loss or gradient that is NaN or infinite
 ├── ResourceError      6  disk, memory or device that is not there
 ├── DistributedError   7  processes that do not agree or do not answer
 └── PluginError        8  a plugin that fails to import
@@ -41,12 +40,6 @@ class CheckpointError(VisregError):
     """A checkpoint is damaged, or does not fit the run that is loading it."""
 
     exit_code = 4
-
-
-class NotFiniteError(VisregError):
-    """A loss or gradient is NaN or infinite."""
-
-    exit_code = 5
 
 
 class ResourceError(VisregError):

@@ -81,7 +81,7 @@ def evaluate_checkpoint(
 
 def print_scores(result: Result) -> None:
     """Print the scores as a table, and what is known of each class as others, where they fit a screen."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout is not None and sys.stdout.isatty() else 160)
     print(f"{result.checkpoint} (step {result.step}), {result.split} on {result.data}")
     table = Table("score", Column("value", justify="right"))
     for name, value in result.scores.items():

@@ -136,7 +136,7 @@ def _rows(registry: Registry[Any]) -> Iterator[_Row]:
 def _print_table(registry: Registry[Any]) -> None:
     """Print a table that fits a terminal; or, where there is none, one line for each name."""
     rows = list(_rows(registry))
-    if not sys.stdout.isatty():
+    if not _on_terminal():
         name, origin = (max((len(getattr(row, part)) for row in rows), default=0) for part in ("name", "origin"))
         for row in rows:
             print(f"{row.name:{name}}  {row.origin:{origin}}  {row.signature}  {row.summary}".rstrip())
@@ -224,7 +224,7 @@ def _summary(factory: Callable[..., Any]) -> str:
 
 
 def _wrapped(text: str, first: str, other: str) -> str:
-    if not sys.stdout.isatty():
+    if not _on_terminal():
         return first + text
     width = shutil.get_terminal_size().columns
     return textwrap.fill(
@@ -232,6 +232,10 @@ def _wrapped(text: str, first: str, other: str) -> str:
     )
 
 
+def _on_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def _bold(text: str) -> str:
-    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    plain = not _on_terminal() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return text if plain else f"\033[1m{text}\033[0m"

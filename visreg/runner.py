@@ -116,15 +116,20 @@ class Runner:
                 self.train_epoch()
         finally:
             self.call("after_train")
+            self._unwrap()
 
     def wrap(self) -> None:
         """Join the task to the other processes' and compile it; to be done anew whenever other parameters train."""
         module: nn.Module = self.task
-        self._forward, self._no_sync = self.task, nullcontext  # frees the old wrapper, and its hooks on the parameters
+        self._unwrap()
         if dist.world_size() > 1:
             module = DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
             self._no_sync = module.no_sync
         self._forward = torch.compile(module) if self.compile else module
+
+    def _unwrap(self) -> None:
+        """Free the wrapper, its hooks on the parameters, and what it holds of the process group."""
+        self._forward, self._no_sync = self.task, nullcontext
 
     def train_epoch(self) -> None:
         """Take the steps of the current epoch that are still to be done, one for each batch."""

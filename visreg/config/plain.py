@@ -148,7 +148,7 @@ def _literal(text: str) -> Any:
 class _DictCalls(ast.NodeTransformer):
     """Turns ``dict(type="EMA")``, as configs write it, into ``{"type": "EMA"}``."""
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802  ast's name
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         names = [keyword.arg for keyword in node.keywords]
         if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args or None in names:

@@ -1,0 +1,83 @@
+"""Options of a config that are right by themselves but not together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import attrs
+
+from visreg.config import ConfigPath
+from visreg.errors import nearest
+from visreg.registry import SCHEDULES
+from visreg.schema import Schema
+
+Found = Iterator[tuple[ConfigPath, str]]
+ONLY_ONE = frozenset({"Checkpoint", "Console", "EMA", "MetricsLog", "TensorBoard"})
+
+
+def contradictions(values: Mapping[str, Any]) -> Found:
+    """Yield options that are right by themselves but not together."""
+    yield from _contradictions_of_run(values)
+    if values.get("val") is None:
+        if values.get("metrics") and values.get("test") is None and "val" not in meant(values):
+            yield ("metrics",), "nothing to measure on: there is neither val nor test"
+    elif not values.get("metrics") and "metrics" not in meant(values):
+        yield ("val",), "nothing to measure: there are no metrics"
+    for name in ("train", "val", "test"):
+        section = values.get(name)
+        if isinstance(section, Mapping) and section.get("in_memory") is True and section.get("transforms"):
+            yield (
+                (name, "in_memory"),
+                f"contradicts {name}.transforms, which are for one sample at a time; use batch_transforms",
+            )
+    schedule = values.get("schedule")
+    for index, spec in enumerate(schedule if isinstance(schedule, (list, tuple)) else [schedule]):
+        if isinstance(spec, Mapping):
+            path = ("schedule",) if spec is schedule else ("schedule", index)
+            waits = spec.get("type") == "ReduceLROnPlateau"
+            if waits and spec.get("every") is not None:
+                yield (*path, "every"), "of no use, since ReduceLROnPlateau moves on after evaluations; remove it"
+            if not waits and spec.get("type") in SCHEDULES and spec.get("monitor") is not None:
+                yield (*path, "monitor"), "of no use, since only ReduceLROnPlateau waits for a score; remove it"
+    for key in ("hooks", "default_hooks"):
+        yield from _repeated_hooks(key, values.get(key))
+
+
+def _contradictions_of_run(values: Mapping[str, Any]) -> Found:
+    run = values.get("run")
+    if not isinstance(run, Mapping):
+        return
+    meant = {near for name in run if isinstance(name, str) for near in nearest(name, ("epochs", "steps"))}
+    if run.get("epochs") is not None and run.get("steps") is not None:
+        yield ("run", "steps"), "contradicts run.epochs; give one of them"
+    if run.get("epochs") is None and run.get("steps") is None and not meant - {*run}:
+        yield ("run",), "neither epochs nor steps; say how long to train"
+    train = values.get("train")
+    sizes = (run.get("accumulate"), train.get("batch_size") if isinstance(train, Mapping) else None)
+    parts, size = (value if isinstance(value, int) else 0 for value in sizes)
+    if parts > size > 0:
+        yield ("run", "accumulate"), f"cuts a batch of {size} into {parts} parts; lower it or raise train.batch_size"
+
+
+def _repeated_hooks(key: str, specs: Any) -> Found:
+    """Yield hooks of which there are two that would write the same files, or undo each other's work."""
+    first: dict[str, int] = {}
+    for index, spec in enumerate(specs if isinstance(specs, (list, tuple)) else ()):
+        name = spec.get("type") if isinstance(spec, Mapping) else None
+        if name in ONLY_ONE and first.setdefault(name, index) != index:
+            yield (key, index), f"a second {name}, beside {key}[{first[name]}]; keep one of them"
+
+
+def meant(values: Mapping[str, Any]) -> set[str]:
+    """Return the sections that are absent, and that an unknown top-level name may be a misspelling of."""
+    known = section_names()
+    names = [name for name in values if isinstance(name, str) and name not in known]
+    return {near for name in names for near in nearest(name, [other for other in known if other not in values])}
+
+
+@cache
+def section_names() -> tuple[str, ...]:
+    """Return the top-level names that a config may have."""
+    return tuple(attrs.fields_dict(Schema))
