@@ -1,6 +1,9 @@
-"""The network of PyTorch's basic MNIST example.
+"""The network of PyTorch's basic MNIST example: 98.52 %, 98.50 % and 98.27 % after 10 epochs (seeds 0, 1 and 2).
 
-python tools/train.py configs/cnn_mnist.py
+    python tools/train.py configs/cnn_mnist.py
+
+After one epoch it is at 94.7 %. The ten take about a minute on 2 CPU cores, 64 s where the same recipe written by hand
+took 67 s beside it, and reached 98.40 %.
 """
 
 _train = [dict(type="MNIST", train=True), dict(type="Digits", train=True)]

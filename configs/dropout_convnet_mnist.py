@@ -1,6 +1,8 @@
-"""Two 3×3 convolutions with dropout on MNIST: the network of PyTorch's basic example since 2019, with Adam.
+"""Two 3×3 convolutions with dropout on MNIST, with Adam: 98.99 % after 5 epochs (one seed).
 
-python tools/train.py configs/dropout_convnet_mnist.py
+    python tools/train.py configs/dropout_convnet_mnist.py
+
+The network is that of PyTorch's basic example since 2019.
 """
 
 _base_ = "cnn_mnist.py"

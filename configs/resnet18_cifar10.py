@@ -1,8 +1,9 @@
-"""torchvision's ResNet-18, adopted as it is, on CIFAR-10.
+"""torchvision's ResNet-18, adopted as it is, on CIFAR-10: 73.77 % after 3 epochs (one seed).
 
     python tools/train.py configs/resnet18_cifar10.py
 
-It halves a 32×32 image five times, as it does a 224×224 one: networks made for small images score higher.
+It halves a 32×32 image five times, as it does a 224×224 one: networks made for small images score higher. The score was
+measured on the JPEG copy that ``two_conv_cifar10.py`` tells of.
 """
 
 _base_ = "two_conv_cifar10.py"

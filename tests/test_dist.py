@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import distributed
 
+from tests.conftest import ROOT
 from visreg import dist
 from visreg.errors import DistributedError
 
@@ -99,6 +105,40 @@ def test_joining_twice_is_joining_once_and_leaving_twice_leaving_once():
     dist.leave()
     assert not distributed.is_initialized()
     dist.leave()
+
+
+SCRIPT = """
+import torch
+from pathlib import Path
+from tiny import tiny_runner
+from visreg import dist
+
+def threads():
+    return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+
+dist.join(torch.device("cpu"))
+runner = tiny_runner(Path("work"), epochs=1)
+runner.train()
+before = threads()
+dist.leave()
+print(f"of {before > 0} {threads()} left;")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux lists them")
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    """One that frees a tensor while Python shuts down aborts its process, and torchrun calls the run a failure."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "script.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("of True 0 left;") == 2
 
 
 def test_where_tensors_meet(monkeypatch):

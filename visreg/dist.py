@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 from collections.abc import Iterable
@@ -113,6 +114,7 @@ def join(device: torch.device) -> None:
 
     if torch_dist.is_initialized():
         return
+    atexit.register(leave)
     try:
         if device.type == "cuda":
             torch.cuda.set_device(device)
