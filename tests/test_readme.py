@@ -65,15 +65,9 @@ def test_mistakes_are_reported_as_shown(tmp_path, capsys, monkeypatch):
         "optimizer = dict(lr=-0.1)\n"
         "hooks = [dict(type='EarlyStopping', monitor='acc')]\n"
     )
-    expected = shown[1].splitlines()
-    for keep in ("num_clases", None):  # names are looked at first, then values and what belongs together
-        if keep is None:
-            text = (tmp_path / "my_config.py").read_text().replace("num_clases=10", "")
-            (tmp_path / "my_config.py").write_text(text)
-        with pytest.raises(SystemExit):
-            main(["check", "my_config.py"])
-        lines = capsys.readouterr().err.splitlines()
-        assert [line for line in lines if line in expected], lines
+    with pytest.raises(SystemExit):
+        main(["check", "my_config.py"])
+    assert capsys.readouterr().err == shown[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)

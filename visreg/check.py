@@ -57,8 +57,12 @@ def check_config(config: Config, *, dry_run: bool = True, plugin_files: Collecti
         schema = Schema.of(config.values, without=broken)
         found += [_problem(config, path, message) for path, message in dry_run_problems(schema, broken)]
     if found:
-        raise ConfigError(list(dict.fromkeys(found)))
+        raise ConfigError(sorted(dict.fromkeys(found), key=_reading_order))
     return Schema.of(config.values)
+
+
+def _reading_order(problem: Problem) -> tuple[str, int]:
+    return (problem.location.file, problem.location.line) if problem.location else ("", 0)
 
 
 def _entry(config: Config, problem: Problem) -> str:
