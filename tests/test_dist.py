@@ -108,16 +108,14 @@ def test_joining_twice_is_joining_once_and_leaving_twice_leaving_once():
 
 
 SCRIPT = """
-import torch
 from pathlib import Path
-from tiny import tiny_runner
-from visreg import dist
+from tiny import tiny_config
+from visreg import build_runner, dist
 
 def threads():
     return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
 
-dist.join(torch.device("cpu"))
-runner = tiny_runner(Path("work"), epochs=1)
+runner = build_runner(tiny_config())
 runner.train()
 before = threads()
 dist.leave()
