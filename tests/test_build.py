@@ -464,3 +464,24 @@ def test_an_evaluator_of_a_section_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="test: the config has no section 'test' to evaluate on"):
         build_evaluator(tiny_config(), "test")
     assert not Path("nowhere").exists()
+
+
+def test_labels_beyond_the_outputs_are_found_before_training(tmp_path):
+    """Of data that does not tell its classes, only a look at it can tell that the model has too few outputs."""
+    (tmp_path / "plain.py").write_text(
+        "import torch\nfrom visreg import DATASETS\n"
+        "@DATASETS.register\nclass Plain:\n"
+        "    def __len__(self):\n        return 8\n"
+        "    def __getitem__(self, index):\n"
+        "        return {'image': torch.zeros(1, 28, 28, dtype=torch.uint8), 'label': index}\n"
+    )
+    with pytest.raises(ConfigError, match="has 3 outputs, and there is a label 7") as caught:
+        build_runner(
+            tiny_config(
+                model={"type": "MLP", "num_classes": 3},
+                train={"dataset": {"type": "Plain"}, "batch_size": 8},
+                val={"dataset": {"type": "Plain"}, "batch_size": 8},
+            ),
+            [tmp_path / "plain.py"],
+        )
+    assert caught.value.problems[0].path == "model.num_classes"

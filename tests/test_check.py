@@ -10,6 +10,7 @@ from tests.conftest import ROOT
 from visreg.check import check_config, static_problems
 from visreg.config import config_from, load_config
 from visreg.errors import ConfigError
+from visreg.registry import load_file
 
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if "tiny_vit" not in path.name)
 SMALL = {
@@ -281,3 +282,16 @@ def test_an_absent_plugin_package_is_named(tmp_path):
     found = dict(problems(values))
     assert "pip install visreg-of-no-one" in found["plugins[0]"]
     assert "'visreg-of-no-one'" in found["model.type"]
+
+
+def test_a_dataset_of_a_plugin_that_requires_a_root_must_be_given_one(tmp_path):
+    (tmp_path / "rooted.py").write_text(
+        "from attrs import define\nfrom visreg import DATASETS, DataInfo, Dataset\n"
+        "@DATASETS.register\n@define(kw_only=True, eq=False)\nclass Rooted(Dataset):\n    root: str\n"
+        "    info = DataInfo(name='rooted')\n    def open(self): pass\n"
+        "    def __len__(self): return 1\n    def __getitem__(self, index): return {}\n"
+    )
+    load_file(tmp_path / "rooted.py")
+    assert ("train.dataset.root", "missing; it has no default") in problems(
+        changed("train.dataset", {"type": "Rooted"})
+    )

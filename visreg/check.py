@@ -233,7 +233,7 @@ def _argument_problems(
     values: Mapping[str, Any],
 ) -> Found:
     # A dataset of our own that requires a root means it: only adopted ones are given the data root.
-    own = registry.kind == "datasets" and factory.__module__.startswith("visreg.")
+    own = registry.kind == "datasets" and _makes_dataset(factory)
     offered = frozenset() if own else slot.offered
     known = options_of(factory)
     wrong = set()
@@ -250,6 +250,12 @@ def _argument_problems(
             continue
         annotation = known[name].annotation if name in known else Any
         yield from _nested_problems(kind_of(annotation, registry), value, (*path, name))
+
+
+def _makes_dataset(factory: Any) -> bool:
+    from visreg.data import Dataset  # here, since it imports torch, which the factory's module has done by now
+
+    return isinstance(factory, type) and issubclass(factory, Dataset)
 
 
 def _nested_problems(registry: Registry[Any], value: Any, path: ConfigPath) -> Found:

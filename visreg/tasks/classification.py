@@ -92,6 +92,9 @@ class Classification(Task):
         outputs = self._scores(batch).shape[1]
         if info.classes and outputs != len(info.classes):
             return f"the model has {outputs} outputs for the {len(info.classes)} classes"
+        label = batch["label"]
+        if not label.is_floating_point() and not label.is_meta and int(label.max()) >= outputs:
+            return f"the model has {outputs} outputs, and there is a label {int(label.max())}"
         return None
 
 
