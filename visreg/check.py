@@ -232,12 +232,9 @@ def _argument_problems(
     keys: Collection[str],
     values: Mapping[str, Any],
 ) -> Found:
-    # A dataset of our own that requires a root means it: only adopted ones are given the data root.
-    own = registry.kind == "datasets" and _makes_dataset(factory)
-    offered = frozenset() if own else slot.offered
     known = options_of(factory)
     wrong = set()
-    for name, message in problems(factory, arguments, slot.given, offered, others={"type", *keys}):
+    for name, message in problems(factory, arguments, slot.given, offered(registry, factory), others={"type", *keys}):
         wrong.add(name)
         untyped = [*_untyped(arguments[name], (*path, name))] if message.startswith("expected") else []
         yield from untyped or [((*path, name), message)]
@@ -252,10 +249,14 @@ def _argument_problems(
         yield from _nested_problems(kind_of(annotation, registry), value, (*path, name))
 
 
-def _makes_dataset(factory: Any) -> bool:
-    from visreg.data import Dataset  # here, since it imports torch, which the factory's module has done by now
+def offered(registry: Registry[Any], factory: Any) -> set[str]:
+    """Return the options that visreg sets unless a config does."""
+    names = {name for slot in SLOTS.values() if slot.registry is registry for name in slot.offered}
+    if registry.kind == "datasets":
+        from visreg.datasets.adopted import defaults  # here, since it imports torch, as the factory's module has by now
 
-    return isinstance(factory, type) and issubclass(factory, Dataset)
+        names |= defaults(factory).keys()
+    return names
 
 
 def _nested_problems(registry: Registry[Any], value: Any, path: ConfigPath) -> Found:

@@ -49,7 +49,7 @@ def total(value: Tensor) -> Tensor:
         return value
     import torch.distributed as torch_dist
 
-    value = value.clone()
+    value = reducible(value).clone()
     torch_dist.all_reduce(value)
     return value
 
@@ -60,7 +60,7 @@ def largest(value: Tensor) -> Tensor:
         return value
     import torch.distributed as torch_dist
 
-    value = value.clone()
+    value = reducible(value).clone()
     torch_dist.all_reduce(value, op=torch_dist.ReduceOp.MAX)
     return value
 

@@ -9,13 +9,14 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import NOTHING, frozen
 
 from visreg import adopted
 from visreg.annotations import UNKNOWN, describe
+from visreg.check import offered
 from visreg.errors import PluginError, RegistryError, suggest
 from visreg.options import Option, options_of
 from visreg.registry import KINDS, Component, Registry
@@ -128,8 +129,8 @@ def _rows(registry: Registry[Any]) -> Iterator[_Row]:
         except Exception as error:  # of whatever kind: the others are still to be shown
             yield _Row(name, origin, "", trouble or f"broken: {type(error).__name__}: {error}")
             continue
-        offered = _offered(registry, registry.claims(name)[0])
-        options = ", ".join(_short(option, option.name in offered) for option in _settable(registry, factory))
+        ours = offered(registry, factory)
+        options = ", ".join(_short(option, option.name in ours) for option in _settable(registry, factory))
         yield _Row(name, origin, f"({options})", f"{trouble}. " * (trouble is not None) + _summary(factory))
 
 
@@ -157,20 +158,20 @@ def _description(registry: Registry[Any], component: Component, factory: Callabl
     yield f"\n{inspect.cleandoc(_doc(factory))}" if _doc(factory) else ""
     options = _settable(registry, factory)
     yield _bold("\nOptions:" if options else "\nNo options.")
-    offered = _offered(registry, component)
+    ours = offered(registry, factory)
     for option in options:
         kind = "" if option.annotation in (UNKNOWN, Any) else f": {describe(option.annotation)}"
-        yield f"    {option.name}{kind}{_rest(option, option.name in offered)}"
+        yield f"    {option.name}{kind}{_rest(option, option.name in ours)}"
     yield _bold("\nIn a config:")
     if component.source == "plugin":
         yield f'    plugins = ["{component.owner.partition(" ")[0]}"]'
-    needed = [f"{option.name}=..." for option in options if option.required and option.name not in offered]
+    needed = [f"{option.name}=..." for option in options if option.required and option.name not in ours]
     spec = ", ".join([f'type="{component.name}"', *needed])
     yield "    " + SNIPPETS[registry.kind].format(f"dict({spec})")
 
 
-def _rest(option: Option, offered: bool) -> str:
-    if offered:
+def _rest(option: Option, ours: bool) -> str:
+    if ours:
         return "  (set by visreg unless the config does)"
     if option.required:
         return "  (required)"
@@ -183,15 +184,8 @@ def _settable(registry: Registry[Any], factory: Callable[..., Any]) -> Sequence[
     return [option for option in options_of(factory).values() if option.name not in given]
 
 
-def _offered(registry: Registry[Any], component: Component) -> Collection[str]:
-    """Return the options that visreg sets unless a config does; a dataset of its own means what it requires."""
-    if registry.kind == "datasets" and component.source == "own":
-        return ()
-    return frozenset().union(*(slot.offered for slot in SLOTS.values() if slot.registry is registry))
-
-
-def _short(option: Option, offered: bool) -> str:
-    if offered:
+def _short(option: Option, ours: bool) -> str:
+    if ours:
         return f"{option.name}=…"
     return option.name if option.required else f"{option.name}={_value(option)}"
 

@@ -226,10 +226,10 @@ SLOTS: Mapping[str, Slot] = {
     ),
     "hooks": Slot(registry=HOOKS, many=True),
     "default_hooks": Slot(registry=HOOKS, many=True),
-    "dataset": Slot(registry=DATASETS, offered=frozenset({"root"})),
+    "dataset": Slot(registry=DATASETS),
     "transforms": Slot(registry=TRANSFORMS, many=True),
     "batch_transforms": Slot(registry=TRANSFORMS, many=True),
 }
 
 # What visreg adds to a spec inside another one of the same kind.
-NESTED: Mapping[str, Slot] = {"datasets": SLOTS["dataset"], "schedules": evolve(SLOTS["schedule"], keys=None)}
+NESTED: Mapping[str, Slot] = {"schedules": evolve(SLOTS["schedule"], keys=None)}

@@ -61,9 +61,9 @@ class PythonFile:
         try:
             code = compile(ast.Expression(self._base), str(self._path), "eval", dont_inherit=True)
             return names_of_bases(eval(code, self._constants), place), place
-        except Exception as error:
-            if isinstance(error, ConfigError):
-                raise
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever the expression raises
             raise mistake(f"{type(error).__name__}: {error}; write plain strings", place, BASE) from None
 
     def layer(self, inherited: dict[str, Any], bases: tuple[Layer, ...]) -> Layer:

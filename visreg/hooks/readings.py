@@ -72,7 +72,7 @@ class LossMean:
 
 def _mean(value: Tensor) -> Tensor:
     world = dist.world_size()
-    return value if world == 1 else (dist.total(dist.reducible(value)) / world).to(value.device)
+    return value if world == 1 else (dist.total(value) / world).to(value.device)
 
 
 def learning_rate(runner: Runner) -> float:

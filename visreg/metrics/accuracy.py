@@ -52,7 +52,7 @@ class Accuracy(Metric):
 
     def compute(self) -> dict[str, float]:
         counts = torch.zeros(2, dtype=torch.int64) if self.counts is None else self.counts
-        right, seen = dist.total(dist.reducible(counts)).tolist()
+        right, seen = dist.total(counts).tolist()
         return {self.name: right / seen if seen else float("nan")}
 
 
@@ -124,8 +124,8 @@ class TopKAccuracy(Metric):
     def compute(self) -> dict[str, float]:
         ends = torch.full((2,), NOTHING) if self.ends is None else self.ends.cpu()
         mine = torch.cat([ends, torch.tensor([self.classes])])
-        low, high, classes = dist.largest(dist.reducible(mine)).tolist()
+        low, high, classes = dist.largest(mine).tolist()
         check_span(self, f"true {self.key!r}", (low, high), classes)
         counts = torch.zeros(2, dtype=torch.int64) if self.counts is None else self.counts
-        right, seen = dist.total(dist.reducible(counts)).tolist()
+        right, seen = dist.total(counts).tolist()
         return {self.names()[0]: right / seen if seen else float("nan")}

@@ -99,7 +99,7 @@ class ClassCounts(Metric):
         check_span(self, f"true {self.key!r}", (ends[0], ends[1]), classes)
         check_span(self, f"predicted {self.key!r}", (ends[2], ends[3]), classes)
         counts = torch.zeros(self.num_bins(classes) + 1, dtype=torch.int64) if self.counts is None else self.counts
-        return dist.total(dist.reducible(counts))[:-1].to("cpu", copy=True)
+        return dist.total(counts)[:-1].to("cpu", copy=True)
 
     def _agree(self) -> list[int]:
         """Return the number of classes, 0 where unknown, and the four ends of the spans, over every process."""
@@ -107,7 +107,7 @@ class ClassCounts(Metric):
         ends = torch.full((4,), NOTHING) if self.ends is None else self.ends.cpu()
         # The second is the least number of classes, negated; a process that knows none has no say.
         mine = torch.cat([torch.tensor([known, -known or NOTHING]), ends])
-        most, least, *all_ends = dist.largest(dist.reducible(mine)).tolist()
+        most, least, *all_ends = dist.largest(mine).tolist()
         if most and most != -least:
             raise DistributedError(
                 f"{type(self).__name__}: one process scores {-least} classes, another {most}; give all the same model"
