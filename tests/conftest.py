@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from visreg.registry import KINDS
 
@@ -38,6 +39,16 @@ def only_installed_components():
     yield
     for kind, registry in KINDS.items():
         registry._files = before[kind]
+
+
+@pytest.fixture
+def apart(tmp_path, monkeypatch):
+    """Run in a folder of its own, and put the flags of the process back that a config can set."""
+    monkeypatch.chdir(tmp_path)
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.backends.cudnn.benchmark = before[1]
 
 
 @pytest.fixture

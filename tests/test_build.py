@@ -26,14 +26,7 @@ from visreg.registry import HOOKS, TRANSFORMS
 CONVNET = {"type": "ConvNet", "image_size": 16}  # which has dropout, so that it draws while it trains
 
 
-@pytest.fixture(autouse=True)
-def apart(tmp_path, monkeypatch):
-    """Run in a folder of its own, and put the flags of the process back that a config can set."""
-    monkeypatch.chdir(tmp_path)
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    yield
-    torch.use_deterministic_algorithms(before[0])
-    torch.backends.cudnn.benchmark = before[1]
+pytestmark = pytest.mark.usefixtures("apart")
 
 
 def trained(**sections):

@@ -16,17 +16,9 @@ from visreg.loader import SampleLoader, TensorLoader
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("apart"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    yield
-    torch.use_deterministic_algorithms(before[0])
-    torch.backends.cudnn.benchmark = before[1]
 
 
 def runner_of(device="auto", **sections):

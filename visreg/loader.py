@@ -95,11 +95,9 @@ class Batching:
 
 
 @define(kw_only=True, eq=False)
-class TensorLoader:
-    """Batches by index out of a dataset that is held in memory, on the device; there is no per-sample work at all."""
+class _Batched:
+    """What the two loaders share: how they batch, and what a batch passes through."""
 
-    info: DataInfo
-    tensors: dict[str, Tensor] = field(repr=False)
     batching: Batching
     batch_transforms: Sequence[Transform] = ()
 
@@ -109,6 +107,14 @@ class TensorLoader:
 
     def __len__(self) -> int:
         return len(self.batching)
+
+
+@define(kw_only=True, eq=False)
+class TensorLoader(_Batched):
+    """Batches by index out of a dataset that is held in memory, on the device; there is no per-sample work at all."""
+
+    info: DataInfo
+    tensors: dict[str, Tensor] = field(repr=False)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         device = next(iter(self.tensors.values())).device
@@ -122,13 +128,11 @@ class TensorLoader:
 
 
 @define(kw_only=True, eq=False)
-class SampleLoader:
+class SampleLoader(_Batched):
     """Batches put together sample by sample, in this process or by workers."""
 
     dataset: Dataset
     transforms: Sequence[Transform]
-    batching: Batching
-    batch_transforms: Sequence[Transform] = ()
     device: torch.device
     workers: int = 0
     _loader: DataLoader[Batch] = field(init=False, repr=False)
@@ -150,13 +154,6 @@ class SampleLoader:
     @property
     def info(self) -> DataInfo:
         return self.dataset.info
-
-    @property
-    def batch_size(self) -> int:
-        return self.batching.batch_size
-
-    def __len__(self) -> int:
-        return len(self.batching)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         self._plan.epoch, self._plan.start = epoch, start
