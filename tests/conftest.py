@@ -8,7 +8,10 @@ import torch
 
 from visreg.registry import KINDS
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are so small here that threads only wait for one another
+# Tensors are so small here that threads only wait for one another. Their number also decides the last bits of a sum, so
+# this process and those it starts have the same.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
 DATA = next(
