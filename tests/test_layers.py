@@ -15,10 +15,10 @@ ZOOS = ("datasets", "hooks", "losses", "metrics", "models", "optimizers", "sched
 # From the ground up. A name stands for a module or a folder; a zoo's `__init__` holds a table of names only, which is
 # why it is far below what the zoo's modules may import.
 FLOORS = (
-    {"errors"},
+    {"errors", "faults"},
     {"dist", "annotations", "entry_points", "adopted", "generators", "whole_file"},
     {"options"},
-    {"registry", "data", "checkpoint", "config"},
+    {"registry", "data", "checkpoint", "config", "batching"},
     {"tables", "schema"},
     {"task", "loader"},
     {"hook", "metric", "schedule"},
@@ -27,7 +27,7 @@ FLOORS = (
     {"dry_run"},
     {"check"},
     {"build"},
-    {"evaluate", "listing", "new_plugin"},
+    {"evaluate", "listing", "new_plugin", "log"},
     {"cli"},
 )
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}

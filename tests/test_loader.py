@@ -8,10 +8,11 @@ from itertools import chain
 import pytest
 import torch
 
+from visreg.batching import Batching
 from visreg.data import DataInfo, Dataset
 from visreg.datasets.files import DamagedError
 from visreg.errors import DataError
-from visreg.loader import Batching, SampleLoader, TensorLoader
+from visreg.loader import SampleLoader, TensorLoader
 
 SIZE = 23
 

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
+from visreg.batching import Batching
 from visreg.data import DataInfo
 from visreg.hook import Hook
-from visreg.loader import Batching, TensorLoader
+from visreg.loader import TensorLoader
 from visreg.metric import Metric
 from visreg.runner import Runner
 from visreg.schedule import Schedule

@@ -11,12 +11,13 @@ import torch
 from torch.nn.parameter import UninitializedParameter
 
 from visreg import dist
+from visreg.batching import Batching
 from visreg.check import check_config
 from visreg.config import Config, ConfigPath, config_from, show_path
 from visreg.data import Dataset
 from visreg.datasets.wrappers import check_same
 from visreg.errors import ConfigError, DataError, Problem, ResourceError, VisregError
-from visreg.loader import Batching, Loader, SampleLoader, TensorLoader
+from visreg.loader import Loader, SampleLoader, TensorLoader
 from visreg.parts import groups_for, schedule_context
 from visreg.registry import (
     DATASETS,

@@ -12,14 +12,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from logging.handlers import MemoryHandler
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from visreg import __version__, dist
 from visreg.errors import ConfigError, ResourceError, VisregError
+from visreg.log import log_to_file, log_to_stdout
 
 if TYPE_CHECKING:
     from visreg.config import Config
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(_set_last(sys.argv[1:] if arguments is None else arguments))
     if getattr(options, "data_root", None):
         os.environ["VISREG_DATA"] = options.data_root
-    _log_to_stdout()
+    log_to_stdout()
     try:
         code = options.run(options)
         if sys.stdout is not None:  # it is None after `>&-`
@@ -93,7 +92,7 @@ def _train(options: argparse.Namespace) -> int:
     runner = build_runner(config, options.plugin)
     if dist.is_main():
         dump(config.values, runner.work_dir / "config.json")
-        _log_to_file(runner.work_dir / "log.txt")
+        log_to_file(runner.work_dir / "log.txt")
     if options.resume is not None:
         _resume(runner, load(options.resume) if options.resume else None)
     _stop_on_signals(runner)
@@ -200,56 +199,6 @@ class _out_of_memory_explained:  # noqa: N801  used as a statement, like context
         if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):
             first = str(error).splitlines()[0] if str(error) else "out of memory"
             raise ResourceError(f"{first}; lower train.batch_size, or raise run.accumulate") from error
-
-
-class _Stdout(logging.StreamHandler[Any]):
-    """Writes to whatever is stdout now, so that a live progress bar can put the lines above itself."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> Any:
-        return sys.stdout
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        if not isinstance(sys.exception(), (OSError, ValueError)):  # a closed stdout does not stop training
-            super().handleError(record)
-
-
-class _LogFile(logging.FileHandler):
-    """Leaves out what a full disk does not take, which does not stop training either."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # of opening the file
-            super().emit(record)
-
-    handleError = _Stdout.handleError  # noqa: N815  logging's name
-
-
-def _log_to_stdout() -> None:
-    logger.setLevel(logging.INFO if dist.is_main() else logging.ERROR)
-    logger.propagate = False
-    for handler in list(logger.handlers):  # a second call in one process, as in tests
-        logger.removeHandler(handler)
-        handler.close()
-    stdout = _Stdout()
-    stdout.setFormatter(logging.Formatter("%(message)s"))
-    printed = ("visreg.console", "visreg.error")  # by themselves
-    stdout.addFilter(lambda record: record.name not in printed and sys.stdout is not None)
-    logger.addHandler(stdout)
-    logger.addHandler(MemoryHandler(1000, flushLevel=logging.CRITICAL + 1))  # until there is a file
-
-
-def _log_to_file(path: Path) -> None:
-    """Write what is logged to ``path``, and first what has been logged so far."""
-    file = _LogFile(path, encoding="utf-8", delay=True)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for early in [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]:
-        early.setTarget(file)
-        early.flush()
-        logger.removeHandler(early)
-    logger.addHandler(file)
 
 
 def _parser() -> argparse.ArgumentParser:
