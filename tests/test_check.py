@@ -134,6 +134,9 @@ def test_shipped_configs_are_right(path):
         ("schedule.monitor", "f1", "schedule.monitor", "only ReduceLROnPlateau waits for a score"),
         ("run.epochs", None, "run", "neither epochs nor steps"),
         ("run.accumulate", 65, "run.accumulate", "cuts a batch of 64 into 65 parts"),
+        ("run.max_rollbacks", 2, "run.max_rollbacks", "of no use without run.on_nan='rollback'"),
+        ("run.max_rollbacks", 0, "run.max_rollbacks", "1"),
+        ("run.on_nan", "roll", "run.on_nan", "'stop' or 'rollback'"),
         ("optimizer.lr", float("inf"), "optimizer.lr", "at most 1000"),
         ("train", None, "train", "expected a dict"),
         ("run", {3: 4}, "run['3']", "must be a str"),
@@ -295,3 +298,10 @@ def test_a_dataset_of_a_plugin_that_requires_a_root_must_be_given_one(tmp_path):
     assert ("train.dataset.root", "missing; it has no default") in problems(
         changed("train.dataset", {"type": "Rooted"})
     )
+
+
+def test_a_run_that_rolls_back_must_save():
+    values = changed("run.on_nan", "rollback")
+    assert problems(values) == []
+    assert "none is saved" in str(problems({**values, "default_hooks": [{"type": "Console"}]}))
+    assert problems({**values, "default_hooks": [], "hooks": [{"type": "Checkpoint"}]}) == []

@@ -195,7 +195,7 @@ def test_an_unwritable_work_dir_is_found_before_training(small, capsys):
 def test_damaged_and_foreign_checkpoints_are_named(small, capsys):
     assert run("train", small) == 0
     path = newest(small)
-    assert run("train", small, "--resume", path, "--set", "model.widths=[8]") == 4
+    assert run("train", small, "--resume", path, "--resume-override", "--set", "model.widths=[8]") == 4
     err = capsys.readouterr().err
     assert "another model" in err
     assert "features.0.weight: (16, 784) in the checkpoint, (8, 784) in the model" in err

@@ -148,3 +148,17 @@ def test_where_tensors_meet(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: moved.append(device) or self)
     dist.reducible(torch.zeros(1))
     assert moved == [torch.device("cuda", 1)]
+
+
+@pytest.mark.usefixtures("alone")
+def test_one_process_agrees_with_itself_at_once():
+    agreement = dist.Agreement()
+    assert [agreement.largest(value) for value in (0, 15, 0)] == [0, 15, 0]
+
+
+@pytest.mark.usefixtures("group")
+def test_several_agree_one_call_later():
+    agreement = dist.Agreement()
+    assert [agreement.largest(value) for value in (0, 15, 2, 0)] == [0, 0, 15, 2]
+    agreement.close()
+    assert agreement.largest(1) == 0

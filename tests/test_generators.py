@@ -94,3 +94,12 @@ def test_mix_tells_neighbours_apart():
     pairs = {(one, two) for one in range(30) for two in range(30)}
     parts = pairs | {(*pair, 0) for pair in pairs} | {(0, *pair) for pair in pairs}
     assert len({mix(*some) for some in parts}) == len(parts)
+
+
+def test_seeding_the_others_leaves_torch_alone():
+    before = torch.get_rng_state()
+    generators.seed_others(5)
+    first = random.random(), numpy.random.rand()
+    generators.seed_others(5)
+    assert (random.random(), numpy.random.rand()) == first
+    assert torch.equal(torch.get_rng_state(), before)

@@ -19,6 +19,12 @@ from visreg.schedule import Schedule
 NAN = math.nan
 
 
+@pytest.fixture(autouse=True, params=["in a thread", "at once"])
+def asynchronous(request, monkeypatch):
+    """Let the hook's "auto" decide either way for these small models."""
+    monkeypatch.setattr(module, "WORTHWHILE", 0 if request.param == "in a thread" else module.BEARABLE + 1)
+
+
 def run(work_dir, *hooks, **options):
     runner = tiny_runner(work_dir, hooks, **options)
     runner.train()
@@ -32,7 +38,8 @@ def names(work_dir):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (dict(), [20]),
+        (dict(), [15, 20]),
+        (dict(keep=1), [20]),
         (dict(keep=3), [10, 15, 20]),
         (dict(every=3, keep=9), [15, 20]),
         (dict(every=0, keep=9), [20]),
@@ -71,6 +78,8 @@ def best_of(work_dir, *scores, **options):
         ([NAN, NAN], "max", None),
         ([NAN, 0.3, 0.2], "min", 3),
         ([-math.inf, 0.1], "max", 2),
+        ([0.1, math.inf, 0.2], "max", 3),
+        ([-math.inf, None], "min", None),
     ],
 )
 def test_the_best_is_kept(tmp_path, scores, mode, expected):
@@ -121,10 +130,10 @@ def test_a_run_inside_an_exception_handler_is_saved_all_the_same(tmp_path):
 def failing(monkeypatch, *steps):
     """Let the saves at these steps fail as on a full disk."""
 
-    def save(state, path):
+    def save(state, path, *others):
         if state["step"] in steps:
             raise ResourceError(f"{path}: cannot save the checkpoint: No space left on device; free some space")
-        real(state, path)
+        real(state, path, *others)
 
     real = module.save
     monkeypatch.setattr(module, "save", save)
@@ -141,7 +150,7 @@ def test_a_save_that_fails_is_reported_and_tried_again(tmp_path, monkeypatch, ca
 def test_the_third_failure_in_a_row_ends_the_run_and_the_last_good_one_is_left(tmp_path, monkeypatch):
     failing(monkeypatch, 2, 3, 5, 6, 7)
     with pytest.raises(ResourceError, match=r"step_00000007\.pt: cannot save"):
-        run(tmp_path, Checkpoint(every=0, every_steps=1))
+        run(tmp_path, Checkpoint(every=0, every_steps=1, keep=1))
     assert names(tmp_path) == ["step_00000004.pt"]
 
 
@@ -165,8 +174,8 @@ def test_the_old_one_goes_only_when_the_new_one_is_there(tmp_path, monkeypatch):
 
 
 def test_what_another_run_left_is_moved_and_not_lost(tmp_path, caplog):
-    run(tmp_path, Checkpoint(best="accuracy"), epochs=3)
-    (tmp_path / "checkpoints" / ".step_00000020.pt.x1").touch()
+    run(tmp_path, Checkpoint(best="accuracy", keep=1), epochs=3)
+    (tmp_path / "checkpoints" / ".visreg-0123.tmp").touch()
     with caplog.at_level(logging.WARNING):
         run(tmp_path, Checkpoint(best="accuracy"), epochs=1)
     assert names(tmp_path) == ["best.pt", "step_00000005.pt"]
@@ -181,7 +190,7 @@ def test_a_damaged_one_that_a_resume_had_to_skip_is_moved_away_and_best_stays(tm
     again = tiny_runner(tmp_path, [StopAt(6), Checkpoint(best="accuracy")])
     again.load_state_dict(load(last.with_name("step_00000005.pt")))
     again.train()
-    assert names(tmp_path) == ["best.pt", "step_00000006.pt"]
+    assert names(tmp_path) == ["best.pt", "step_00000005.pt", "step_00000006.pt"]
     assert (tmp_path / "checkpoints.1" / last.name).read_bytes() == b"damaged"
 
 

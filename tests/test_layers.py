@@ -11,23 +11,25 @@ import pytest
 import visreg
 
 ROOT = Path(visreg.__file__).parent
-ZOOS = ("datasets", "hooks", "losses", "metrics", "models", "optimizers", "schedules", "tasks", "transforms")
+ZOOS = (
+    "datasets", "hooks", "losses", "metrics", "models", "optimizers", "samplers", "schedules", "tasks", "transforms",
+)  # fmt: skip
 # From the ground up. A name stands for a module or a folder; a zoo's `__init__` holds a table of names only, which is
 # why it is far below what the zoo's modules may import.
 FLOORS = (
     {"errors", "faults"},
-    {"dist", "annotations", "entry_points", "adopted", "generators", "whole_file"},
-    {"options"},
-    {"registry", "data", "checkpoint", "config", "batching"},
-    {"tables", "schema"},
-    {"task", "loader"},
-    {"hook", "metric", "schedule"},
+    {"dist", "annotations", "entry_points", "adopted", "archive", "generators", "run_lock", "snapshot", "whole_file"},
+    {"options", "signals", "sampler"},
+    {"registry", "data", "checkpoint", "config", "batching", "misfit"},
+    {"tables", "schema", "samples", "worker"},
+    {"task", "workers", "resume", "stream"},
+    {"hook", "loader", "metric", "schedule", "finite", "state"},
     {"runner", *ZOOS},
     {"parts", "diagnosis", "contradictions"},
     {"dry_run"},
     {"check"},
     {"build"},
-    {"evaluate", "listing", "new_plugin", "log"},
+    {"bad_batch", "data_check", "evaluate", "listing", "new_plugin", "log"},
     {"cli"},
 )
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}

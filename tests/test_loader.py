@@ -202,10 +202,10 @@ class Broken(Squares):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_bad_data_has_the_same_message_from_a_worker(workers):
-    loader = sample_loader(dataset=Broken(), workers=workers)
+    loader = sample_loader(dataset=Broken(), workers=workers, shuffle=False)
     with pytest.raises(DamagedError) as caught:
         next(loader.epoch(0))
-    assert str(caught.value) == "a.jpg: is damaged\nand torn"
+    assert str(caught.value) == "squares[0]: a.jpg: is damaged\nand torn"
 
 
 def test_batch_transforms_come_last():

@@ -34,7 +34,8 @@ def test_what_is_wrong_is_left_out():
     ("section", "values"),
     [
         (RunConfig, {"epochs": 0}), (RunConfig, {"steps": 0}), (RunConfig, {"eval_every": 0}),
-        (RunConfig, {"seed": -1}), (RunConfig, {"accumulate": 0}), (RunConfig, {"work_dir": ""}),
+        (RunConfig, {"seed": -1}), (RunConfig, {"accumulate": 0}), (RunConfig, {"max_rollbacks": 0}),
+        (RunConfig, {"work_dir": ""}),
         (RunConfig, {"device": "tpu"}), (RunConfig, {"device": "cuda:x"}), (RunConfig, {"device": "cpu0"}),
         (DataConfig, {"dataset": {}, "batch_size": 0}), (DataConfig, {"dataset": {}, "batch_size": 1, "workers": -1}),
         (ParamGroups, {"layer_decay": 0.0}), (ParamGroups, {"layer_decay": 1.1}),

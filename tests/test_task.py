@@ -48,7 +48,7 @@ def test_a_hook_may_leave_out_everything():
     assert (hook.monitors(), hook.state_dict()) == ((), {})
     hook.load_state_dict({})
     events = [name for name in vars(Hook) if name.startswith(("before_", "after_", "between_"))]
-    assert len(events) == 10
+    assert len(events) == 11
     for name in events:
         assert getattr(hook, name)(None) is None
 

@@ -79,6 +79,10 @@ OPTIONS = {
         "ToDtype": {"dtype": "float32", "scale": True},
         "UniformTemporalSubsample": {"num_samples": 2},
     },
+    "samplers": {
+        "ClassAwareSampler": {"num_samples": 50}, "InfiniteSampler": {}, "RepeatAugSampler": {"num_repeats": 2},
+        "WeightedRandomSampler": {"class_weights": [1.0] * 9 + [5.0], "num_samples": 70},
+    },
     "metrics": {
         "Accuracy": {}, "ConfusionMatrix": {}, "F1": {"average": "weighted"}, "MeanClassAccuracy": {}, "Precision": {},
         "Recall": {"average": "micro"}, "TopKAccuracy": {"k": 2},
@@ -379,6 +383,9 @@ def test_schedules_run_and_resume_exactly(name):
         optimizer.load_state_dict(states[0])
         schedule.load_state_dict(states[1])
         assert move_on(optimizer, schedule, stop, STEPS) == whole[stop:]
+        optimizer, schedule, _ = scheduled(name)
+        schedule.replay(states[1], stop, steps_per_epoch=4)
+        assert move_on(optimizer, schedule, stop, STEPS) == pytest.approx(whole[stop:], rel=1e-15)
 
 
 @pytest.mark.parametrize("name", list(REFUSED["schedules"]))
@@ -493,6 +500,8 @@ def test_own_datasets_give_what_they_say(dataset_spec):
         assert (dict(dataset.info.sample).keys(), dataset.info.classes) == (blank.keys(), classes)
     tensors = dataset.tensors()
     assert {key: len(tensor) for key, tensor in tensors.items()} == dict.fromkeys(blank, count)
+    assert torch.equal(dataset.labels(), tensors["label"])
+    assert dataset.stream() is None
     for index in {0, 1, count // 2, count - 1}:
         sample = dataset[index]
         assert sample.keys() == blank.keys()

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # These fill the tables of names; none of them imports torch.
-from visreg import datasets, hooks, losses, metrics, models, optimizers, schedules, tasks, transforms  # noqa: F401
+from visreg import datasets, hooks, losses, metrics, models, optimizers, samplers, schedules, tasks, transforms  # noqa: F401
 from visreg.config import Config, load_config
 from visreg.errors import (
     CheckpointError,
@@ -23,6 +23,7 @@ from visreg.registry import (
     METRICS,
     MODELS,
     OPTIMIZERS,
+    SAMPLERS,
     SCHEDULES,
     TASKS,
     TRANSFORMS,
@@ -36,21 +37,22 @@ if TYPE_CHECKING:
     from visreg.hook import Hook
     from visreg.metric import Metric
     from visreg.runner import Runner
+    from visreg.sampler import Sampler
     from visreg.task import Task
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "DATASETS", "HOOKS", "LOSSES", "METRICS", "MODELS", "OPTIMIZERS", "SCHEDULES", "TASKS", "TRANSFORMS",
+    "DATASETS", "HOOKS", "LOSSES", "METRICS", "MODELS", "OPTIMIZERS", "SAMPLERS", "SCHEDULES", "TASKS", "TRANSFORMS",
     "CheckpointError", "Config", "ConfigError", "DataError", "DataInfo", "Dataset", "DistributedError", "Hook",
-    "Metric", "PluginError", "Registry", "RegistryError", "ResourceError", "Runner", "Task",
+    "Metric", "PluginError", "Registry", "RegistryError", "ResourceError", "Runner", "Sampler", "Task",
     "VisregError", "build_runner", "check_config", "load_config",
 ]  # fmt: skip
 
 # What needs torch is imported when it is first used, so that `import visreg` takes no time.
 _LAZY = {
     "build_runner": "build", "check_config": "check", "DataInfo": "data", "Dataset": "data", "Hook": "hook",
-    "Metric": "metric", "Runner": "runner", "Task": "task",
+    "Metric": "metric", "Runner": "runner", "Sampler": "sampler", "Task": "task",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from visreg import dist
 from visreg.errors import DataError
-from visreg.generators import mix
+from visreg.sampler import Sampler, permutation
 
 
 @define(kw_only=True, eq=False)
@@ -32,6 +32,7 @@ class Batching:
     seed: int
     drop_last: bool = False
     shuffle: bool | None = None
+    sampler: Sampler | None = None
 
     def __attrs_post_init__(self) -> None:
         world = dist.world_size()
@@ -41,24 +42,75 @@ class Batching:
             raise DataError("the dataset is empty; check where it was read from")
         if len(self) == 0:
             raise DataError(
-                f"the dataset has {self.size} samples, which is less than one batch of {self.batch_size}; "
+                f"the dataset has {self.epoch_size} samples, which is less than one batch of {self.batch_size}; "
                 "lower batch_size or set drop_last=False"
             )
 
+    @property
+    def epoch_size(self) -> int:
+        """How many samples there are in an epoch: as many as in the dataset, unless a sampler decides."""
+        return self.size if self.sampler is None else len(self.sampler)
+
     def __len__(self) -> int:
-        usable = self.size
+        usable = self.epoch_size
         if self.train:
-            usable -= self.size % (self.batch_size if self.drop_last else dist.world_size())
+            usable -= usable % (self.batch_size if self.drop_last else dist.world_size())
         return -(-usable // self.batch_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the samples of ``epoch``, all batches one after another, int64 (epoch_size,).
+
+        Raises:
+            DataError: if the sampler gives anything else.
+        """
+        if self.sampler is not None:
+            return self._checked(self.sampler, self.sampler.order(epoch, self.seed))
+        if self.train if self.shuffle is None else self.shuffle:
+            return permutation(self.size, self.seed, epoch)
+        return torch.arange(self.size)
+
+    def _checked(self, sampler: Sampler, order: Tensor) -> Tensor:
+        right = order.dtype == torch.int64 and order.shape == (self.epoch_size,)
+        if not right or order.min() < 0 or order.max() >= self.size:
+            raise DataError(
+                f"train.sampler: {type(sampler).__name__} must give {self.epoch_size} int64 indices below {self.size}, "
+                f"not {order.dtype} {tuple(order.shape)}{f' up to {order.max()}' if order.numel() else ''}"
+            )
+        return order
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """Yield this process's indices of each batch, int64 (n,); n may be 0 in an evaluation."""
-        order = torch.arange(self.size)
-        if self.train if self.shuffle is None else self.shuffle:
-            order = torch.randperm(self.size, generator=torch.Generator().manual_seed(mix(self.seed, epoch)))
+        order = self.order(epoch)
+        yield from (order[place] for place in self._places(start))
+
+    def keys(self, epoch: int, start: int = 0) -> Iterator[list[tuple[int, int]]]:
+        """Yield the same as pairs (draw, index), where no two samples of a run have the same pair.
+
+        So a sample that comes twice in an epoch is augmented twice. The first time ``draw`` is the epoch.
+        """
+        order = self.order(epoch)
+        draws = torch.full_like(order, epoch)
+        if self.sampler is not None:
+            draws += _times_before(order) << 32
+        for place in self._places(start):
+            yield list(zip(draws[place].tolist(), order[place].tolist(), strict=True))
+
+    def _places(self, start: int) -> Iterator[slice]:
+        """Yield where in the order this process's part of each batch is."""
         rank, world = dist.rank(), dist.world_size()
-        for number in range(start, len(self)):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            if self.train and len(batch) % world:
-                batch = batch[: -(len(batch) % world)]
-            yield batch[rank::world]
+        for first in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
+            end = min(first + self.batch_size, self.epoch_size)
+            if self.train:
+                end -= (end - first) % world
+            yield slice(first + rank, max(end, first + rank), world)
+
+
+def _times_before(order: Tensor) -> Tensor:
+    """Return how often each sample has come before in ``order``, int64 of its shape.
+
+    >>> _times_before(torch.tensor([3, 1, 3, 3, 1])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    values, places = order.sort(stable=True)
+    times = torch.arange(len(order)) - torch.searchsorted(values, values)
+    return torch.empty_like(order).scatter_(0, places, times)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+import stat
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from visreg import dist
 from visreg.batching import Batching
 from visreg.check import check_config
 from visreg.config import Config, ConfigPath, config_from, show_path
-from visreg.data import Dataset
+from visreg.data import Dataset, Sample, Transform
 from visreg.datasets.wrappers import check_same
 from visreg.errors import ConfigError, DataError, Problem, ResourceError, VisregError
 from visreg.loader import Loader, SampleLoader, TensorLoader
@@ -26,6 +30,7 @@ from visreg.registry import (
     METRICS,
     MODELS,
     OPTIMIZERS,
+    SAMPLERS,
     SCHEDULES,
     TASKS,
     TRANSFORMS,
@@ -33,9 +38,13 @@ from visreg.registry import (
     Spec,
 )  # fmt: skip
 from visreg.runner import Runner
+from visreg.sampler import Sampler
 from visreg.schedule import Schedule
 from visreg.schema import DataConfig, Schema
+from visreg.stream import StreamLoader
 from visreg.task import Task
+
+logger = logging.getLogger("visreg")
 
 GPU_SHARE = 0.25  # of a GPU's free memory: what a dataset held there may take
 
@@ -68,18 +77,33 @@ def build_evaluator(config: Config | Mapping[str, Any], split: str, plugin_files
     return builder.evaluator(builder.loader(split))
 
 
+def build_samples(
+    config: Config | Mapping[str, Any], plugin_files: Collection[Path] = ()
+) -> Iterator[tuple[str, Callable[[], tuple[Dataset, list[Transform]]]]]:
+    """Yield the name of each split, and what opens its dataset and makes its transforms.
+
+    Raises:
+        ConfigError: if the config has mistakes.
+    """
+    builder = _Builder(config, plugin_files)
+    for split in ("train", "val", "test"):
+        if getattr(builder.schema, split) is not None:
+            yield split, partial(builder.samples, split)
+
+
 class _Builder:
     """Builds the parts of one config, each failure with the place in the config that it comes from."""
 
     def __init__(self, config: Config | Mapping[str, Any], plugin_files: Collection[Path]) -> None:
         self.config = config if isinstance(config, Config) else config_from(config)
+        torch.use_deterministic_algorithms(False)  # an earlier run of this process may have asked for them
         self.schema: Schema = check_config(self.config, plugin_files=plugin_files)
         self.run = self.schema.run
         self.device = find_device(self.run.device)
         dist.join(self.device)
         if self.run.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
             torch.use_deterministic_algorithms(True)
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
             torch.backends.cudnn.benchmark = False
         self.opened: dict[str, Dataset] = {}
         self.unread: set[str] = set()  # splits whose classes were not known before they were read
@@ -102,18 +126,22 @@ class _Builder:
         return [self.build(registry, spec, (*path, index)) for index, spec in enumerate(specs)]
 
     def work_dir(self) -> Path:
-        """Make the run's folder and make sure that it can be written."""
+        """Make the run's folder and make sure that it can be written; leave no trace in one that is there."""
         folder = self.schema.work_dir(self.config.file)
         if dist.is_main():
-            probe = folder / f".probe-{os.getpid()}"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                probe.touch()
-                probe.unlink()
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+                found = folder.stat()
             except OSError as error:
                 raise ResourceError(
                     f"{folder}: cannot write the run's folder: {error.strerror}; set run.work_dir"
                 ) from None
+            if found.st_mode & stat.S_IWOTH:
+                logger.warning("%s: every user of this machine can write what is in it; chmod o-w", folder)
+            elif os.geteuid() not in (0, found.st_uid):  # root is in a container, as a rule
+                logger.warning("%s: belongs to another user, who can change what is in it", folder)
         return folder
 
     def dataset(self, split: str) -> Dataset:
@@ -128,21 +156,21 @@ class _Builder:
         self.opened[split] = dataset
         return dataset
 
+    def samples(self, split: str) -> tuple[Dataset, list[Transform]]:
+        """Return the dataset of a split, opened, and what each sample of it passes through."""
+        section: DataConfig = getattr(self.schema, split)
+        return self.dataset(split), self.build_all(TRANSFORMS, section.transforms, (split, "transforms"))
+
     def loader(self, split: str) -> Loader:
         """Return the loader of a split, from memory if it fits and nothing is done to single samples."""
         section: DataConfig = getattr(self.schema, split)
-        dataset = self.dataset(split)
-        transforms = self.build_all(TRANSFORMS, section.transforms, (split, "transforms"))
+        dataset, transforms = self.samples(split)
         batch_transforms = self.build_all(TRANSFORMS, section.batch_transforms, (split, "batch_transforms"))
-        batching = Batching(
-            size=len(dataset),
-            batch_size=section.batch_size,
-            train=split == "train",
-            seed=self.run.seed,
-            drop_last=section.drop_last,
-            shuffle=section.shuffle,
-        )
-        tensors = dataset.tensors() if section.in_memory is not False and not transforms else None
+        stream = self.stream(split, dataset)
+        if stream is not None:
+            return self.stream_loader(split, dataset, stream, transforms, batch_transforms)
+        batching = self.batching(split, section, dataset)
+        tensors = self._tensors(section, dataset) if section.in_memory is not False and not transforms else None
         if tensors is not None and self._fits(tensors):
             held = {name: tensor.to(self.device) for name, tensor in tensors.items()}
             return TensorLoader(info=dataset.info, tensors=held, batching=batching, batch_transforms=batch_transforms)
@@ -155,7 +183,78 @@ class _Builder:
             batch_transforms=batch_transforms,
             device=self.device,
             workers=section.workers,
+            timeout=section.timeout,
+            on_bad_sample=section.on_bad_sample,
+            max_bad_samples=section.max_bad_samples,
         )
+
+    def stream(self, split: str, dataset: Dataset) -> Callable[[int], Iterator[Sample]] | None:
+        """Return what gives the samples if the dataset is a stream, and see that the section is meant for it."""
+        section: DataConfig = getattr(self.schema, split)
+        stream, name = dataset.stream(), dataset.info.name
+        wrong: tuple[str, str] | None = None
+        if stream is None and section.samples_per_epoch is not None:
+            wrong = ("samples_per_epoch", f"of no use, since {name} is no stream; remove it")
+        elif stream is not None and section.samples_per_epoch is None:
+            wrong = ("samples_per_epoch", f"missing; {name} is a stream, so say how many samples make an epoch")
+        elif stream is not None and (section.sampler is not None or section.shuffle):
+            wrong = ("sampler" if section.sampler is not None else "shuffle", f"{name} is a stream; remove it")
+        if wrong:
+            path = (split, wrong[0])
+            raise ConfigError([Problem(show_path(path), wrong[1], self.config.where(path))])
+        return stream
+
+    def stream_loader(
+        self,
+        split: str,
+        dataset: Dataset,
+        start_at: Callable[[int], Iterator[Sample]],
+        transforms: Sequence[Transform],
+        batch_transforms: Sequence[Transform],
+    ) -> StreamLoader:
+        """Return the loader of a split whose dataset is a stream."""
+        section: DataConfig = getattr(self.schema, split)
+        return StreamLoader(
+            info=dataset.info,
+            start_at=start_at,
+            samples=section.samples_per_epoch or 0,
+            batch_size=section.batch_size,
+            train=split == "train",
+            seed=self.run.seed,
+            device=self.device,
+            transforms=transforms,
+            batch_transforms=batch_transforms,
+        )
+
+    def batching(self, split: str, section: DataConfig, dataset: Dataset) -> Batching:
+        """Return which samples make up which batch of a split."""
+        sampler = None
+        if section.sampler is not None:
+            context = {"dataset": dataset, "batch_size": section.batch_size}
+            path = (split, "sampler")
+            sampler = self.build(SAMPLERS, section.sampler, path, **context)
+            if not isinstance(sampler, Sampler):
+                message = f"{type(sampler).__name__} is not a Sampler; derive it from visreg.Sampler"
+                raise ConfigError([Problem(show_path(path), message, self.config.where(path))])
+        return Batching(
+            size=len(dataset),
+            batch_size=section.batch_size,
+            train=split == "train",
+            seed=self.run.seed,
+            drop_last=section.drop_last,
+            shuffle=section.shuffle,
+            sampler=sampler,
+        )
+
+    def _tensors(self, section: DataConfig, dataset: Dataset) -> Mapping[str, torch.Tensor] | None:
+        """Return all samples at once, or None if they do not fit, or some are to be skipped."""
+        try:
+            return dataset.tensors()
+        except DataError as error:
+            if section.on_bad_sample == "error":
+                raise
+            logger.warning("%s is read sample by sample, and not held in memory: %s", dataset.info.name, error)
+            return None
 
     def _fits(self, tensors: Mapping[str, torch.Tensor]) -> bool:
         if self.device.type != "cuda":
@@ -210,6 +309,8 @@ class _Builder:
             eval_steps=eval_every * (steps if self.run.epochs else 1),
             accumulate=self.run.accumulate,
             compile=self.run.compile,
+            on_nan=self.run.on_nan,
+            max_rollbacks=self.run.max_rollbacks,
             work_dir=work_dir,
             **self._common(),
         )

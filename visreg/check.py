@@ -179,7 +179,7 @@ def _section_problems(section: type[Any], value: Any, path: ConfigPath) -> Found
 def _slot_problems(values: Mapping[str, Any], path: ConfigPath) -> Found:
     for name, slot in SLOTS.items():
         value = values.get(name)
-        if name not in values or (value is None and name == "loss"):
+        if name not in values or (value is None and name in ("loss", "sampler")):
             continue
         listed = value if isinstance(value, (list, tuple)) and (slot.many or name == "schedule") else None
         if slot.many and listed is None:

@@ -6,69 +6,185 @@ is; `load` here first makes sure that it is whole.
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import io
 import logging
+import os
 import pickle
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+from attrs import define, field
 from torch import Tensor
 
+from visreg import __version__
+from visreg.archive import UnfitError, inspect
 from visreg.errors import CheckpointError, ResourceError
-from visreg.whole_file import write_whole
+from visreg.faults import reach
+from visreg.whole_file import Output, link_whole, sync_folder, whole_file
 
 logger = logging.getLogger("visreg")
 
 MARK = b"visreg-sha256:"
 TRAILER = len(MARK) + hashlib.sha256().digest_size
+MODE = 0o640  # a checkpoint is nobody's to change but its owner's, and the world's not even to read
+END = b"PK\x05\x06"  # where the last record of an archive begins, which is
+END_SIZE = 22  # bytes long, unless there is a comment
+BLOCK = 1 << 18
+ADVICE = {
+    errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EFBIG: "raise the limit, see ulimit -f",
+    errno.ENOENT: "its folder is gone", errno.EIO: "look at the disk, and at dmesg",
+}  # fmt: skip
 
 
-def save(state: Mapping[str, Any], path: Path) -> None:
+def save(state: Mapping[str, Any], path: Path, *others: Path) -> None:
     """Write ``state``, which is made of tensors and plain data, to ``path``, all of it or nothing.
+
+    ``others`` in the same folder become further names of that file, in turn: each only when those before it are on the
+    disk. When this returns, all is.
 
     Raises:
         ResourceError: if the disk is full or cannot be written; what was at ``path`` is still there.
+        CheckpointError: if ``state`` holds something else, which no `load` would take.
     """
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    data = buffer.getbuffer()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, data, MARK + hashlib.sha256(data).digest())
+        with whole_file(path, MODE) as file:
+            _write(state, file)
+        sync_folder(path.parent)
+        for other in others:
+            link_whole(path, other, MODE)
+            reach("save:linked")
+            sync_folder(path.parent)
+    except UnfitError as error:
+        raise CheckpointError(f"{path}: cannot save {error}; the state must be tensors and plain data") from error
     except OSError as error:
-        raise ResourceError(
-            f"{path}: cannot save the checkpoint: {error.strerror or error}; free some space"
-        ) from error
+        advice = ADVICE.get(error.errno or 0, "make its folder writable")
+        raise ResourceError(f"{path}: cannot save the checkpoint: {error.strerror or error}; {advice}") from error
+
+
+def _write(state: Mapping[str, Any], file: Output) -> None:
+    hashed = _Hashed(file)
+    try:
+        torch.save(dict(state), hashed)  # type: ignore[arg-type]  # it needs no more of a file than that
+    except RuntimeError:
+        if hashed.error is not None:  # PyTorch hides it behind one of its own
+            raise hashed.error from None
+        raise
+    hashed.flush()
+    with os.fdopen(os.dup(file.descriptor), "rb") as written:
+        inspect(written, written.seek(0, os.SEEK_END))
+    file.write(MARK + hashed.sha256.digest())
+
+
+@define
+class _Hashed:
+    """A file whose checksum is taken while it is written."""
+
+    file: Output
+    sha256: Any = field(factory=hashlib.sha256)
+    error: OSError | None = None
+    _pending: bytearray = field(factory=bytearray)
+    _begun: bool = False
+
+    def write(self, data: bytes | memoryview) -> int:
+        if len(self._pending) + len(data) < BLOCK:  # PyTorch writes a tensor's few bytes of header one by one
+            self._pending += data
+        else:
+            self.flush()
+            self._write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        if self._pending:
+            self._write(self._pending)
+            self._pending = bytearray()
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            self.sha256.update(data)
+            self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        if not self._begun:
+            self._begun = True
+            reach("save:half-written")
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Return what `save` wrote to ``path``.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, cut short, or not a visreg checkpoint. Nothing in it is
-            unpickled before its checksum is found to be right, and nothing but tensors and plain data ever is.
+        CheckpointError: if the file is missing, damaged, cut short, not a visreg checkpoint, or one of a newer visreg.
+            Nothing in it is unpickled before its checksum is found to be right, and nothing but tensors and plain data
+            ever is. As anyone can write a right checksum, it is also made sure that no more memory is asked for than
+            the file is long.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot read the checkpoint: {error.strerror}") from None
-    body, trailer = data[:-TRAILER], data[-TRAILER:]
-    if not trailer.startswith(MARK):
-        raise CheckpointError(f"{path}: not a visreg checkpoint, or one that was cut short")
-    if trailer[len(MARK) :] != hashlib.sha256(body).digest():
-        raise CheckpointError(f"{path}: the checkpoint is damaged: its checksum does not match")
-    try:
-        state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not made of tensors and plain data: {str(error).splitlines()[0]}") from None
-    if not isinstance(state, dict) or "visreg" not in state:
+        with _opened(path) as file:
+            size = _verified_size(path, file)
+            inspect(file, size)
+            state = torch.load(file, map_location=device, weights_only=True)
+    except UnfitError as error:
+        raise CheckpointError(f"{path}: not made of tensors and plain data: it holds {error}") from None
+    except (OSError, ValueError) as error:  # a ValueError is of a path that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: cannot read the checkpoint: {reason}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise CheckpointError(
+            f"{path}: not made of tensors and plain data: {str(error).partition(chr(10))[0]}"
+        ) from None
+    if not isinstance(state, dict) or not isinstance(state.get("visreg"), str):
         raise CheckpointError(f"{path}: not a checkpoint of a visreg run")
+    if _numbers(state["visreg"]) > _numbers(__version__):
+        raise CheckpointError(f"{path}: made by visreg {state['visreg']}; this is {__version__}, so update it")
     return state
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file, and nothing that can block or has no end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CheckpointError(f"{path}: cannot read the checkpoint: not a file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _verified_size(path: Path, file: IO[bytes]) -> int:
+    """Return how many bytes are before the trailer, once they are known to be an archive with the right checksum."""
+    size = file.seek(0, os.SEEK_END) - TRAILER
+    file.seek(max(size - END_SIZE, 0))
+    end, trailer = file.read(END_SIZE), file.read()
+    if size < END_SIZE or not trailer.startswith(MARK):
+        raise CheckpointError(f"{path}: not a visreg checkpoint, or one that was cut short")
+    file.seek(0)
+    sha256, rest = hashlib.sha256(), size
+    while block := file.read(min(BLOCK, rest)):
+        sha256.update(block)
+        rest -= len(block)
+    if trailer[len(MARK) :] != sha256.digest():
+        raise CheckpointError(f"{path}: the checkpoint is damaged: its checksum does not match")
+    file.seek(0)
+    if file.read(4) != b"PK\x03\x04" or not end.startswith(END) or end[-2:] != b"\0\0":
+        raise UnfitError("no archive")
+    return size
+
+
+def _numbers(version: str) -> list[int]:
+    """Return a version in a form that can be compared.
+
+    >>> _numbers("0.10.1") > _numbers("0.9"), _numbers("1.0.dev1") > _numbers("1.0")
+    (True, False)
+    """
+    match = re.match(r"[0-9]{1,9}(\.[0-9]{1,9})*", version)
+    return [int(number) for number in match[0].split(".")] if match else []
 
 
 def newest(folder: Path) -> list[Path]:
@@ -114,10 +230,14 @@ def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], lim
 
 
 def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
-    for key in sorted(expected.keys() | found.keys()):
+    for key in sorted(expected.keys() | found.keys(), key=str):
         if key not in found:
             yield f"{key}: missing in the checkpoint, {tuple(expected[key].shape)} in the model"
+        elif not isinstance(found[key], Tensor):
+            yield f"{key}: a {type(found[key]).__name__} in the checkpoint, and no tensor"
         elif key not in expected:
             yield f"{key}: {tuple(found[key].shape)} in the checkpoint, missing in the model"
         elif expected[key].shape != found[key].shape:
             yield f"{key}: {tuple(found[key].shape)} in the checkpoint, {tuple(expected[key].shape)} in the model"
+        elif expected[key].dtype != found[key].dtype:
+            yield f"{key}: {found[key].dtype} in the checkpoint, {expected[key].dtype} in the model"

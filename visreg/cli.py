@@ -12,13 +12,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from visreg import __version__, dist
-from visreg.errors import ConfigError, ResourceError, VisregError
+from visreg.errors import ConfigError, NotFiniteError, Problem, ResourceError, VisregError, module_of, out_of_memory
 from visreg.log import log_to_file, log_to_stdout
+from visreg.run_lock import RunLock
+from visreg.signals import Left, Signals
 
 if TYPE_CHECKING:
     from visreg.config import Config
@@ -35,32 +37,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log_to_stdout()
     try:
         code = options.run(options)
-        if sys.stdout is not None:  # it is None after `>&-`
-            sys.stdout.flush()
+        if (error := _give_up_stdout()) is not None:
+            raise error
     except VisregError as error:
         code = _report(error)
+    except Left as left:
+        code = 128 + left.number
+        if dist.is_main():
+            _complain(str(left))
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
+        if dist.is_main():
+            _complain("interrupted")
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+        if error.errno == errno.ENOSPC:
+            code = _report(ResourceError(f"{error}; free some space"))
+        elif isinstance(error, BrokenPipeError) and _give_up_stdout() is not None:
+            code = 0  # it is `visreg list | head`
+        else:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at exit
-        full = error.errno == errno.ENOSPC
-        code = _report(ResourceError(f"{error}; free some space")) if full else 0  # else it is `visreg list | head`
     finally:
         dist.leave()
     sys.exit(code)
 
 
+def _give_up_stdout() -> OSError | None:
+    """Return what is wrong with stdout, if it takes no more; Python would fail once more at exit, when it flushes."""
+    if sys.stdout is None:  # after `>&-`
+        return None
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
+
+
+def _complain(message: str) -> None:
+    """Print an error where a person, if there still is one, sees it."""
+    with suppress(OSError):
+        print(message, file=sys.stderr)
+
+
 def _report(error: VisregError) -> int:
-    if isinstance(error, ConfigError) and not dist.is_main():
+    if isinstance(error, (ConfigError, NotFiniteError)) and not dist.is_main():
         pass  # every process finds the same, and one tells
     elif isinstance(error, ConfigError):
         count = len(error.problems)
-        print(error, file=sys.stderr)
-        print(f"error: {count} mistake{'s' * (count > 1)} in the config; nothing was run", file=sys.stderr)
+        _complain(str(error))
+        _complain(f"error: {count} mistake{'s' * (count > 1)} in the config; nothing was run")
     else:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
     logging.getLogger("visreg.error").error("%s", error)  # for the log file
     return error.exit_code
 
@@ -84,34 +111,61 @@ def _set_last(arguments: Sequence[str]) -> list[str]:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from visreg.bad_batch import bad_batch_explained
+
+    with Signals() as signals, ExitStack() as held:
+        runner = signals.leavable(lambda: _prepared(options, held))
+        runner.signals = signals
+        logger.info("training on %s; what is kept of it goes to %s", runner.device, runner.work_dir)
+        try:
+            with _out_of_memory_explained(), bad_batch_explained(runner):
+                runner.train()
+        finally:
+            signals.tell()
+        number = runner.interrupted or signals.received
+        if number:
+            logger.info("interrupted at step %d of %d; --resume goes on from there", runner.step, runner.total_steps)
+        _give_up_stdout()  # nobody need listen
+        return 128 + number if number else 0
+
+
+def _prepared(options: argparse.Namespace, held: ExitStack) -> Runner:
+    """Return the runner, at the step it is to begin at; ``held`` is what the process must hold while it trains."""
+    from visreg import generators
     from visreg.build import build_runner
     from visreg.checkpoint import load
     from visreg.config import dump
 
     config = _load(options)
-    runner = build_runner(config, options.plugin)
+    try:
+        runner = build_runner(config, options.plugin)
+    except VisregError as error:
+        if not dist.agree_to_begin(error):
+            raise SystemExit(error.exit_code) from error
+        raise
+    dist.agree_to_begin(None)
     if dist.is_main():
-        dump(config.values, runner.work_dir / "config.json")
+        held.enter_context(RunLock(runner.work_dir))
         log_to_file(runner.work_dir / "log.txt")
-    if options.resume is not None:
-        _resume(runner, load(options.resume) if options.resume else None)
-    _stop_on_signals(runner)
-    logger.info("training on %s; what is kept of it goes to %s", runner.device, runner.work_dir)
-    with _out_of_memory_explained():
-        runner.train()
-    if runner.interrupted:
-        logger.info("interrupted at step %d of %d; --resume goes on from there", runner.step, runner.total_steps)
-    return 128 + runner.interrupted if runner.interrupted else 0
+    generators.seed_others(config.values["run"].get("seed", 0) + dist.rank())
+    if options.resume is not None or options.resume_override:
+        _resume(runner, load(options.resume) if options.resume else None, options.resume_override)
+    if dist.is_main():
+        dump(config.values, runner.work_dir / "config.json")  # not before: a config can be refused
+    return runner
 
 
-def _resume(runner: Runner, state: dict[str, Any] | None) -> None:
+def _resume(runner: Runner, state: dict[str, Any] | None, override: bool) -> None:
     from visreg.checkpoint import resume
+    from visreg.resume import check_config, restore_environment
 
     state = state or resume(runner.work_dir / "checkpoints")
     if state is None:
         logger.warning("nothing to resume in %s; starting from the beginning", runner.work_dir)
         return
-    runner.load_state_dict(state)
+    check_config(state, runner.config, override)
+    runner.load_state_dict(state, override=override)
+    restore_environment(state.get("environment", {}), runner.device)
     logger.info("resumed at step %d of %d (epoch %d)", runner.step, runner.total_steps, runner.epoch)
     if runner.finished:
         logger.info("nothing is left to do; raise run.epochs or run.steps to go on")
@@ -136,8 +190,18 @@ def _test(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from visreg.check import check_config
 
-    check_config(_load(options), plugin_files=options.plugin)
-    print(f"{options.config}: no mistakes found")
+    config = _load(options)
+    check_config(config, plugin_files=options.plugin)
+    print(f"{options.config}: no mistakes found", flush=True)
+    if not options.data:
+        return 0
+    from visreg.data_check import check_data, report
+    from visreg.errors import DataError
+
+    count = report(check_data(config, options.plugin, options.workers), Path(options.out) if options.out else None)
+    if count:
+        raise DataError(f"{count} thing{'s' * (count > 1)} wrong with the data; nothing was changed")
+    print("every sample of every split can be used")
     return 0
 
 
@@ -176,29 +240,21 @@ def _load(options: argparse.Namespace) -> Config:
     return load_config(options.config, overrides)
 
 
-def _stop_on_signals(runner: Runner) -> None:
-    """On SIGINT or SIGTERM finish the step and save; on a second SIGINT stop at once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if runner.interrupted:
-            raise KeyboardInterrupt
-        runner.interrupted, runner.should_stop = number, True
-        logger.warning("%s: finishing the step and saving; once more stops at once", signal.Signals(number).name)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-
-
 class _out_of_memory_explained:  # noqa: N801  used as a statement, like contextlib's own
-    """Turns running out of memory into an error that says what to lower."""
+    """Turns running out of memory, or of deterministic algorithms, into an error that says what to do."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):
-            first = str(error).splitlines()[0] if str(error) else "out of memory"
+        first = str(error).splitlines()[0] if str(error) else "out of memory"
+        if out_of_memory(error):
             raise ResourceError(f"{first}; lower train.batch_size, or raise run.accumulate") from error
+        operation, found, _ = first.partition(" does not have a deterministic implementation")
+        if isinstance(error, RuntimeError) and found:
+            place = module_of(error) or "a backward pass, a loss or a transform"
+            message = f"{operation}, in {place}, has no deterministic algorithm; set it to False, or use another layer"
+            raise ConfigError([Problem("run.deterministic", message)]) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -210,6 +266,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("config", metavar="CONFIG", help="a .py or .json file")
     train.add_argument(
         "--resume", nargs="?", const="", metavar="CHECKPOINT", help="go on from it, by default from the run's newest"
+    )
+    train.add_argument(
+        "--resume-override",
+        action="store_true",
+        help="resume though the config was changed: data, optimizer options and schedule are then the config's",
     )
     train.add_argument("--work-dir", metavar="DIR", help="the run's folder; short for --set run.work_dir=DIR")
     _add_common(train, data=True)
@@ -228,6 +289,9 @@ def _parser() -> argparse.ArgumentParser:
         "check", help="list every mistake in a config", description="List every mistake at once."
     )
     check.add_argument("config", metavar="CONFIG")
+    check.add_argument("--data", action="store_true", help="read every sample too, and list what is wrong with them")
+    check.add_argument("--workers", type=_count, metavar="N", help="processes that read; by default one for each core")
+    check.add_argument("--out", metavar="FILE", help="where to write all that is wrong with the data")
     _add_common(check, data=True)
     check.set_defaults(run=_check)
 
@@ -250,6 +314,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
+    return int(text)
+
+
 def _add_common(parser: argparse.ArgumentParser, *, data: bool = False) -> None:
     parser.add_argument(
         "--set",
@@ -269,7 +339,7 @@ def _add_common(parser: argparse.ArgumentParser, *, data: bool = False) -> None:
 
 
 _train_help = """Train what a config describes. The run's folder (run.work_dir) then holds config.json, log.txt,
-metrics.jsonl and checkpoints/. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 6 resources,
+metrics.jsonl and checkpoints/. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 5 not finite, 6 resources,
 7 distributed, 8 plugin, 130 and 143 interrupted, after saving."""
 _test_help = "Evaluate a checkpoint, print its scores and write test.json."
 _explain_help = "Say which file or flag set a value, and what it overrode."

@@ -11,7 +11,7 @@ import attrs
 from visreg.config import ConfigPath
 from visreg.errors import nearest
 from visreg.registry import SCHEDULES
-from visreg.schema import Schema
+from visreg.schema import DEFAULT_HOOKS, Schema
 
 Found = Iterator[tuple[ConfigPath, str]]
 ONLY_ONE = frozenset({"Checkpoint", "Console", "EMA", "MetricsLog", "TensorBoard"})
@@ -32,6 +32,8 @@ def contradictions(values: Mapping[str, Any]) -> Found:
                 (name, "in_memory"),
                 f"contradicts {name}.transforms, which are for one sample at a time; use batch_transforms",
             )
+        if isinstance(section, Mapping) and section.get("sampler") is not None:
+            yield from _contradictions_of_sampler(name, section)
     schedule = values.get("schedule")
     for index, spec in enumerate(schedule if isinstance(schedule, (list, tuple)) else [schedule]):
         if isinstance(spec, Mapping):
@@ -43,6 +45,13 @@ def contradictions(values: Mapping[str, Any]) -> Found:
                 yield (*path, "monitor"), "of no use, since only ReduceLROnPlateau waits for a score; remove it"
     for key in ("hooks", "default_hooks"):
         yield from _repeated_hooks(key, values.get(key))
+
+
+def _contradictions_of_sampler(name: str, section: Mapping[str, Any]) -> Found:
+    if name != "train":
+        yield (name, "sampler"), "of no use, since an evaluation takes every sample once; remove it"
+    elif section.get("shuffle") is not None:
+        yield (name, "shuffle"), "contradicts train.sampler, which decides the order; remove one of them"
 
 
 def _contradictions_of_run(values: Mapping[str, Any]) -> Found:
@@ -59,6 +68,17 @@ def _contradictions_of_run(values: Mapping[str, Any]) -> Found:
     parts, size = (value if isinstance(value, int) else 0 for value in sizes)
     if parts > size > 0:
         yield ("run", "accumulate"), f"cuts a batch of {size} into {parts} parts; lower it or raise train.batch_size"
+    rollback = run.get("on_nan") == "rollback"
+    if rollback and not _has_hook(values, "Checkpoint"):
+        yield ("run", "on_nan"), "goes back to the latest checkpoint, and none is saved; add the hook Checkpoint"
+    if run.get("max_rollbacks") is not None and run.get("on_nan", "stop") == "stop":
+        yield ("run", "max_rollbacks"), "of no use without run.on_nan='rollback'; remove it"
+
+
+def _has_hook(values: Mapping[str, Any], name: str) -> bool:
+    sections = (values.get("hooks"), values.get("default_hooks", DEFAULT_HOOKS))
+    specs = (spec for section in sections if isinstance(section, (list, tuple)) for spec in section)
+    return any(isinstance(spec, Mapping) and spec.get("type") == name for spec in specs)
 
 
 def _repeated_hooks(key: str, specs: Any) -> Found:

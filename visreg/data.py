@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,38 @@ class Dataset(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Sample: ...
+    def __getitem__(self, index: int) -> Sample:
+        """Return one sample; may be called in a worker process.
+
+        Raises:
+            DataError: if it cannot be read. An OSError, EOFError or ValueError is taken for one, and anything else for
+                a mistake in the dataset.
+        """
+
+    def where(self, index: int) -> str:
+        """Return where a sample comes from, such as the path of its file, for messages; empty if that is unknown."""
+        return ""
+
+    def labels(self) -> Tensor | None:
+        """Return the ``label`` of every sample, int64 (len(self),), or None where that takes reading the samples."""
+        return None
+
+    def stream(self) -> Callable[[int], Iterator[Sample]] | None:
+        """Return what gives the samples from a position on, without end, if they have no index; else None."""
+        return None
 
     def tensors(self) -> Mapping[str, Tensor] | None:
         """Return every sample at once, as one batch, or None where that does not fit in memory."""
         return None
+
+
+def printable(path: object) -> str:
+    r"""Return a path as one line that any terminal and file can hold; a name may be any bytes.
+
+    >>> print(printable("a\nb"), printable("\udcff.png"), printable("\U0001f41d"))
+    a\nb \udcff.png \U0001f41d
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(path))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -109,6 +136,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def to_device(value: Any, device: torch.device) -> Any:
     """Copy every tensor inside ``value`` to ``device``."""
     if isinstance(value, Tensor):
+        if device.type == "cuda" and value.device.type == "cpu":
+            value = value.pin_memory()  # or the copy would wait for what the device is doing
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
         return {key: to_device(item, device) for key, item in value.items()}

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from visreg.errors import DistributedError
+from visreg.errors import DistributedError, VisregError
 
 if TYPE_CHECKING:
     import torch
@@ -99,6 +99,59 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     torch_dist.all_gather_object(values, value)
     return values
+
+
+class Agreement:
+    """A number that all processes agree on, at the cost of one call's delay and without waiting for the slowest.
+
+    With one process it is that process's own number, at once. Each process must call equally often. The numbers
+    travel, over gloo even where tensors travel over nccl, while a process does what comes next.
+    """
+
+    def __init__(self) -> None:
+        self._group: Any = None
+        self._pending: tuple[Any, Tensor] | None = None
+
+    def largest(self, value: int) -> int:
+        """Return the largest ``value`` that any process gave in the call before this one; 0 in the first."""
+        if world_size() == 1:
+            return value
+        import torch
+        import torch.distributed as torch_dist
+
+        if self._group is None:
+            self._group = torch_dist.new_group(backend="gloo")
+        before, number = self._pending, torch.tensor(value)
+        work = torch_dist.all_reduce(number, op=torch_dist.ReduceOp.MAX, group=self._group, async_op=True)
+        self._pending = (work, number)
+        if before is None:
+            return 0
+        before[0].wait()
+        return int(before[1])
+
+    def close(self) -> None:
+        """Forget all calls; whoever calls again begins anew."""
+        self._group, self._pending = None, None
+
+
+def agree_to_begin(error: VisregError | None) -> bool:
+    """Return whether this process is the one to tell of ``error``; every process must call, with None if all is well.
+
+    What the main process found as well is told by that one alone.
+
+    Raises:
+        DistributedError: if this process found nothing, and another one did.
+    """
+    if world_size() == 1:
+        return True
+    import torch.distributed as torch_dist
+
+    if not torch_dist.is_initialized():  # they have not met; what is found by then is the same in all
+        return True
+    found = gather(str(error) if error else "")
+    if error is None and any(found):
+        raise DistributedError(f"process {next(rank for rank, text in enumerate(found) if text)} could not begin")
+    return is_main() or str(error) != found[0]
 
 
 def join(device: torch.device) -> None:

@@ -3,8 +3,10 @@
 VisregError
 ├── ConfigError        2  a config that cannot be built; lists every problem found
 ├── RegistryError      2  a name that nobody, or two owners, registered
+├── InUseError         2  a run's folder that another run is using
 ├── DataError          3  data that is missing, damaged or empty
 ├── CheckpointError    4  a checkpoint that is damaged or does not fit the run loading it
+├── NotFiniteError     5  a loss or gradient that is NaN or infinite
 ├── ResourceError      6  disk, memory or device that is not there
 ├── DistributedError   7  processes that do not agree or do not answer
 └── PluginError        8  a plugin that fails to import
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from attrs import frozen
 
@@ -30,6 +33,12 @@ class RegistryError(VisregError, LookupError):
     exit_code = 2
 
 
+class InUseError(VisregError):
+    """The run's folder belongs to a run that is still going."""
+
+    exit_code = 2
+
+
 class DataError(VisregError):
     """Data is missing, damaged or empty."""
 
@@ -40,6 +49,20 @@ class CheckpointError(VisregError):
     """A checkpoint is damaged, or does not fit the run that is loading it."""
 
     exit_code = 4
+
+
+class NotFiniteError(VisregError):
+    """A loss or a gradient is NaN or infinite; no weight has been changed by it.
+
+    Attributes:
+        step: the number of the optimizer step that was not taken, from 1.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str, step: int = 0) -> None:
+        self.step = step
+        super().__init__(message)
 
 
 class ResourceError(VisregError):
@@ -58,6 +81,29 @@ class PluginError(VisregError):
     """A plugin fails to import."""
 
     exit_code = 8
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Return whether ``error`` is that of a machine or a GPU without enough memory."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's, not imported here
+        return True
+    # PyTorch's allocator on the CPU, and what CUDA's own libraries say.
+    words = ("DefaultCPUAllocator: ", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def module_of(error: BaseException) -> str:
+    """Return the module of a model that ``error`` came out of, such as ``model.pool (MaxUnpool2d)``, else ""."""
+    modules: list[Any] = []
+    trace = error.__traceback__
+    while trace is not None:
+        modules.append(trace.tb_frame.f_locals.get("self"))
+        trace = trace.tb_next
+    modules = [module for module in modules if hasattr(module, "named_modules")]
+    if not modules:
+        return ""
+    name = next((name for name, module in modules[0].named_modules() if module is modules[-1]), "")
+    return f"{name} ({type(modules[-1]).__name__})" if name else ""
 
 
 @frozen

@@ -17,6 +17,7 @@ from visreg.build import build_evaluator
 from visreg.checkpoint import load
 from visreg.config import Config, apply_overrides, config_from, loads_json
 from visreg.errors import CheckpointError, ResourceError
+from visreg.misfit import TO_USE, check_form
 from visreg.whole_file import write_whole
 
 MAX_ROWS, MAX_COLUMNS = 100, 20  # of a table on a screen
@@ -61,6 +62,7 @@ def evaluate_checkpoint(
         CheckpointError: if it is damaged or does not fit the config.
     """
     state = load(path)
+    check_form(state, TO_USE, "evaluated")
     if config is None:
         config = apply_overrides(config_from(loads_json(state["config"]), str(path)), overrides)
     split = split or ("test" if config.values.get("test") else "val")

@@ -11,16 +11,23 @@ from typing import Any
 import torch
 
 
+def seed_others(number: int) -> None:
+    """Seed the generators of Python and numpy, which a plugin may draw from; building a runner seeds torch's."""
+    random.seed(number)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(number & 0xFFFFFFFF)
+
+
 @contextmanager
 def seeded(*parts: int) -> Iterator[None]:
     """Draw all inside (torch on the CPU, numpy, random) from a seed made of ``parts``; then put everything back."""
     numpy = sys.modules.get("numpy")
     saved = torch.random.get_rng_state(), random.getstate(), numpy.random.get_state() if numpy else None
-    seed = mix(*parts)
-    torch.default_generator.manual_seed(seed)
-    random.seed(seed)
+    number = mix(*parts)
+    torch.default_generator.manual_seed(number)  # and no device's, which a worker process must not touch
+    random.seed(number)
     if numpy:
-        numpy.random.seed(seed & 0xFFFFFFFF)
+        numpy.random.seed(number & 0xFFFFFFFF)
     try:
         yield
     finally:
@@ -62,4 +69,6 @@ def set_state(state: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
     if "numpy" in state and "numpy" in sys.modules:
         name, keys, *rest = state["numpy"]
+        if not 0 <= rest[0] <= len(keys):  # numpy would read there
+            raise ValueError(f"a position of {rest[0]} in numpy's generator")
         sys.modules["numpy"].random.set_state((name, keys, *rest))

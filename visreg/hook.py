@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 Event = Literal[
     "before_train", "before_epoch", "before_step", "after_backward", "after_step",
-    "before_eval", "after_eval", "after_epoch", "between_steps",
+    "before_eval", "after_eval", "after_interrupted_eval", "after_epoch", "between_steps",
     "after_train",
 ]  # fmt: skip
 
@@ -33,6 +33,9 @@ class Hook:
                     before_eval
                     predict every validation batch
                     after_eval          runner.scores are fresh
+                    after_interrupted_eval
+                                        in its place where a signal ended the evaluation, which a resumed run
+                                        begins anew: takes back what before_eval did
                 after_epoch, if it was the epoch's last step
                 between_steps           all of the above is done: what is saved here resumes exactly
         after_train                     also after an exception
@@ -48,6 +51,7 @@ class Hook:
     def after_step(self, runner: Runner) -> None: ...
     def before_eval(self, runner: Runner) -> None: ...
     def after_eval(self, runner: Runner) -> None: ...
+    def after_interrupted_eval(self, runner: Runner) -> None: ...
     def after_epoch(self, runner: Runner) -> None: ...
     def between_steps(self, runner: Runner) -> None: ...
     def after_train(self, runner: Runner) -> None: ...

@@ -30,6 +30,7 @@ SNIPPETS = {
     "tasks": "task = {}",
     "datasets": "train = dict(dataset={}, batch_size=64)",
     "transforms": "train = dict(dataset=..., batch_size=64, transforms=[{}])",
+    "samplers": "train = dict(dataset=..., batch_size=64, sampler={})",
     "metrics": "metrics = [{}]",
     "optimizers": "optimizer = {}",
     "schedules": "schedule = {}",

@@ -6,18 +6,24 @@ nor a stop in between changes what a model sees.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from attrs import define, field
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from visreg.batching import Batching
-from visreg.data import Batch, DataInfo, Dataset, Sample, Transform, collate, to_device
+from visreg.data import Batch, DataInfo, Dataset, Transform, to_device
 from visreg.errors import DataError
-from visreg.generators import seeded
+from visreg.samples import Samples, place
+from visreg.workers import Workers
+
+logger = logging.getLogger("visreg")
+
+TOLD = 5  # bad samples that are told of one by one
 
 
 class Loader(Protocol):
@@ -26,13 +32,20 @@ class Loader(Protocol):
     Attributes:
         info: the dataset the batches come from.
         batch_size: how many samples there are in a batch, over all processes.
+        samples: how many samples there are in the dataset.
+        waits: whether making a batch runs code of others, or waits for it, so that it may take long.
     """
+
+    waits: ClassVar[bool]
 
     @property
     def info(self) -> DataInfo: ...
 
     @property
     def batch_size(self) -> int: ...
+
+    @property
+    def samples(self) -> int: ...
 
     def __len__(self) -> int:
         """Return how many batches there are in an epoch."""
@@ -54,6 +67,10 @@ class _Batched:
     def batch_size(self) -> int:
         return self.batching.batch_size
 
+    @property
+    def samples(self) -> int:
+        return self.batching.size
+
     def __len__(self) -> int:
         return len(self.batching)
 
@@ -62,6 +79,7 @@ class _Batched:
 class TensorLoader(_Batched):
     """Batches by index out of a dataset that is held in memory, on the device; there is no per-sample work at all."""
 
+    waits: ClassVar[bool] = False
     info: DataInfo
     tensors: dict[str, Tensor] = field(repr=False)
 
@@ -78,26 +96,38 @@ class TensorLoader(_Batched):
 
 @define(kw_only=True, eq=False)
 class SampleLoader(_Batched):
-    """Batches put together sample by sample, in this process or by workers."""
+    """Batches put together sample by sample, in this process or by workers.
 
+    Attributes:
+        on_bad_sample: whether one that cannot be read is an ``"error"``, or to ``"skip"``: in training another takes
+            its place, which depends on the seed, the epoch and its index alone; an evaluation leaves it out.
+        max_bad_samples: how many may be skipped, each counted once; one more is an error.
+        timeout: seconds that a worker may take over one sample; 0 for any time.
+        bad: why samples could not be read, by index.
+    """
+
+    waits: ClassVar[bool] = True
     dataset: Dataset
     transforms: Sequence[Transform]
     device: torch.device
     workers: int = 0
-    _loader: DataLoader[Batch] = field(init=False, repr=False)
-    _plan: _Plan = field(init=False, repr=False)
+    on_bad_sample: Literal["error", "skip"] = "error"
+    max_bad_samples: int = 100
+    timeout: float = 120.0
+    bad: dict[int, str] = field(factory=dict, init=False, repr=False)
+    _samples: Samples = field(init=False, repr=False)
+    _pool: Workers = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._plan = _Plan(self.batching)
-        self._loader = DataLoader(
-            _Keyed(self.dataset, self.transforms, self.batching.seed),  # type: ignore[arg-type]  # keys are not ints
-            batch_sampler=self._plan,
-            num_workers=self.workers,
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
-            persistent_workers=self.workers > 0,
-            # Of its own, so that starting an epoch draws nothing from the generator that dropout uses.
-            generator=torch.Generator(),
+        self._samples = Samples(
+            dataset=self.dataset,
+            transforms=self.transforms,
+            seed=self.batching.seed,
+            skip=self.on_bad_sample == "skip",
+            replace=self.batching.train,
+        )
+        self._pool = Workers(
+            make=self._samples.batch, count=self.workers, timeout=self.timeout, place=partial(place, self.dataset)
         )
 
     @property
@@ -105,59 +135,45 @@ class SampleLoader(_Batched):
         return self.dataset.info
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        self._plan.epoch, self._plan.start = epoch, start
+        """Yield the batches of ``epoch`` from number ``start`` on, without making those before it.
+
+        Raises:
+            DataError: if a sample cannot be read, or too many cannot; or a worker dies or hangs, time and again.
+            ResourceError: if a worker lacks memory.
+        """
+        keys = filter(
+            None, self.batching.keys(epoch, start)
+        )  # a process may have no part in an evaluation's last batch
+        bad: set[int] = set()
         try:
-            for batch in self._loader:
-                yield _transformed(to_device(batch, self.device), self.batch_transforms)
-        except DataError as error:
-            raise _without_traceback(error) from error.__cause__
+            for batch, reasons in self._pool.results(keys, start) if self.workers else map(self._samples.batch, keys):
+                bad |= reasons.keys()
+                self._note(reasons)
+                if batch:
+                    yield _transformed(to_device(batch, self.device), self.batch_transforms)
+        finally:
+            if bad:
+                what = "replaced by others" if self.batching.train else "left out of the scores"
+                many = "s" * (len(bad) > 1)
+                logger.warning("epoch %d of %s: %d bad sample%s %s", epoch + 1, self.info.name, len(bad), many, what)
 
+    def _note(self, reasons: Mapping[int, str]) -> None:
+        """Warn of the first few samples that cannot be read.
 
-@define(eq=False)
-class _Plan:
-    """A batch sampler whose keys carry the epoch, so that persistent workers learn of it."""
-
-    batching: Batching
-    epoch: int = 0
-    start: int = 0
-
-    def __len__(self) -> int:
-        return len(self.batching) - self.start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch = self.epoch
-        for indices in self.batching.batches(epoch, self.start):
-            if len(indices):
-                yield [(epoch, index) for index in indices.tolist()]
-
-
-@define(eq=False)
-class _Keyed:
-    """The samples of a dataset, transformed, by (epoch, index)."""
-
-    dataset: Dataset
-    transforms: Sequence[Transform]
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
-        with seeded(self.seed, epoch, index):
-            sample = dict(self.dataset[index])
-            for transform in self.transforms:
-                sample = transform(sample)
-        sample["index"] = index
-        return sample
-
-
-def _without_traceback(error: DataError) -> DataError:
-    """Return ``error``; if a worker raised it, without the worker's traceback, which PyTorch puts into the message."""
-    text, kind = str(error), type(error)
-    if not text.startswith(f"Caught {kind.__name__} in DataLoader worker"):
-        return error
-    return kind(text.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].rstrip())
+        Raises:
+            DataError: if there are too many.
+        """
+        for index, reason in reasons.items():
+            if index not in self.bad:
+                self.bad[index] = reason
+                if len(self.bad) <= TOLD:
+                    more = "; more will only be counted" if len(self.bad) == TOLD else ""
+                    logger.warning("skipping a bad sample: %s%s", reason, more)
+        if len(self.bad) > self.max_bad_samples:
+            raise DataError(
+                f"{len(self.bad)} samples of {self.info.name} cannot be read, which is more than max_bad_samples="
+                f"{self.max_bad_samples}; `visreg check CONFIG --data` lists all; the last: {[*self.bad.values()][-1]}"
+            )
 
 
 def _transformed(batch: Batch, transforms: Sequence[Transform]) -> Batch:

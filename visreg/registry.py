@@ -13,9 +13,11 @@ Names are looked up in that order, the middle two being of one rank. Two owners 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -38,10 +40,12 @@ if TYPE_CHECKING:
     from visreg.data import Dataset, Transform
     from visreg.hook import Hook
     from visreg.metric import Metric
+    from visreg.sampler import Sampler
     from visreg.task import Task
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+FILE_PREFIX = "visreg_file_"  # of the module names of plugin files
 Spec = Mapping[str, Any]  # {"type": name, **keyword arguments}
 
 
@@ -235,6 +239,12 @@ def kind_of(annotation: Any, parent: Registry[Any]) -> Registry[Any]:
     return next((registry for word, registry in KIND_OF_CLASS.items() if word in text), parent)
 
 
+def loaded_files() -> list[Path]:
+    """Return the plugin files that this process has run."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(FILE_PREFIX)]
+    return [Path(module.__file__) for module in modules if module.__file__]
+
+
 def load_file(path: Path) -> None:
     """Run a plugin file, whose decorators register what it has; a second call does nothing until the file changes.
 
@@ -242,7 +252,8 @@ def load_file(path: Path) -> None:
         PluginError: if it fails, with the line; what it registered before that is forgotten.
     """
     path = path.resolve()
-    name = f"visreg_file_{path.stem}_{abs(hash(path)):x}"
+    # The same in every process, so that what another one pickles can be found here.
+    name = f"{FILE_PREFIX}{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
     if name in sys.modules and sys.modules[name].__dict__.get("__visreg_stamp__") == stamp:
         return
@@ -306,6 +317,7 @@ LOSSES: Registry[nn.Module] = Registry("losses")
 TASKS: Registry[Task] = Registry("tasks")
 DATASETS: Registry[Dataset] = Registry("datasets", adapter="visreg.datasets.adopted:adapt")
 TRANSFORMS: Registry[Transform] = Registry("transforms")
+SAMPLERS: Registry[Sampler] = Registry("samplers")
 METRICS: Registry[Metric] = Registry("metrics")
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizers")
 SCHEDULES: Registry[LRScheduler] = Registry("schedules")
@@ -313,8 +325,9 @@ HOOKS: Registry[Hook] = Registry("hooks")
 
 KINDS: Mapping[str, Registry[Any]] = {
     registry.kind: registry
-    for registry in (MODELS, LOSSES, TASKS, DATASETS, TRANSFORMS, METRICS, OPTIMIZERS, SCHEDULES, HOOKS)
+    for registry in (MODELS, LOSSES, TASKS, DATASETS, TRANSFORMS, SAMPLERS, METRICS, OPTIMIZERS, SCHEDULES, HOOKS)
 }
 KIND_OF_CLASS: Mapping[str, Registry[Any]] = {
     "Dataset": DATASETS, "Metric": METRICS, "Hook": HOOKS, "LRScheduler": SCHEDULES, "Optimizer": OPTIMIZERS,
+    "Sampler": SAMPLERS,
 }  # fmt: skip

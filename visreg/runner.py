@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from attrs import define, field
@@ -17,17 +17,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-import visreg
 from visreg import dist, generators
-from visreg.checkpoint import differences
-from visreg.config import dumps_json
-from visreg.data import Batch, split
-from visreg.errors import CheckpointError, VisregError
+from visreg.checkpoint import differences, resume, save
+from visreg.data import Batch, batch_length, split
+from visreg.errors import CheckpointError, NotFiniteError, ResourceError, VisregError, out_of_memory
+from visreg.finite import FiniteCheck
 from visreg.hook import Event, Hook
 from visreg.loader import Loader
 from visreg.metric import Metric
 from visreg.schedule import Schedule
+from visreg.signals import Left, Signals
+from visreg.state import restore, restore_hook, state_of
 from visreg.task import Task
+
+T = TypeVar("T")
 
 logger = logging.getLogger("visreg")
 
@@ -47,8 +50,14 @@ class Runner:
         losses: its losses by name, detached, on the device.
         scores: the latest evaluation's metrics, by name.
         evaluated: the step of that evaluation.
+        on_nan: what to do about a loss or gradient that is not finite: ``"stop"``, or ``"rollback"`` to the latest
+            checkpoint and go on without that batch.
+        max_rollbacks: how often to do so.
+        skipped: the steps, from 1, that are left out for it: they count, and change no weight.
+        overflows: how many steps in a row fp16's scaler has left out.
         should_stop: set it to end training after the current step.
-        interrupted: the number of the signal that asked for it, or 0.
+        interrupted: the number of the signal that asked for it, or 0; all processes learn of it at the same step.
+        signals: what signals have asked for; nothing, unless it is entered.
     """
 
     task: Task
@@ -64,6 +73,8 @@ class Runner:
     precision: str = field(default="fp32", validator=in_(DTYPES))
     compile: bool = False
     device: torch.device = field(factory=lambda: torch.device("cpu"))
+    on_nan: str = field(default="stop", validator=in_(("stop", "rollback")))
+    max_rollbacks: int = field(default=3, validator=ge(1))
     work_dir: Path = Path("work")
     config: Mapping[str, Any] = field(factory=dict, repr=False)
 
@@ -74,14 +85,20 @@ class Runner:
     evaluated: int = field(default=0, init=False)
     should_stop: bool = field(default=False, init=False)
     interrupted: int = field(default=0, init=False)
+    skipped: list[int] = field(factory=list, init=False)
+    overflows: int = field(default=0, init=False)
+    signals: Signals = field(factory=Signals, init=False, repr=False)
     scaler: torch.amp.GradScaler = field(init=False, repr=False)
+    _finite: FiniteCheck = field(init=False, repr=False)
     _forward: Callable[[Batch], dict[str, Tensor]] = field(init=False, repr=False)
     _no_sync: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, init=False, repr=False)
     _callbacks: dict[Event, list[Callable[[Runner], None]]] = field(init=False, repr=False)
+    _agreement: dist.Agreement = field(factory=dist.Agreement, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self._callbacks = {event: _overridden(self.hooks, event) for event in get_args(Event)}
+        self._finite = FiniteCheck.of(self)
         self._forward = self.task
 
     @property
@@ -105,18 +122,62 @@ class Runner:
         return self.should_stop or self.step >= self.total_steps
 
     def train(self) -> None:
-        """Train until ``total_steps`` are done or a hook asks to stop."""
+        """Train until ``total_steps`` are done or a hook asks to stop.
+
+        Raises:
+            NotFiniteError: if a loss or gradient is not finite, unless ``on_nan`` says to go on without it.
+            ResourceError: if there is not enough memory for a single sample.
+        """
+        while True:
+            try:
+                return self._train()
+            except NotFiniteError as error:
+                self._roll_back(error)
+
+    def _train(self) -> None:
+        self._finite = FiniteCheck.of(self)
         self.call("before_train")
         self.wrap()
         try:
-            if self._eval_is_due():  # an interrupted run had no time for it
-                self.evaluate()
-                self.call("between_steps")
+            if self.on_nan == "rollback":
+                self._save_start()
+            self.obey_signals()
+            if self._eval_is_due():
+                self.finish_step()
             while not self.finished:
                 self.train_epoch()
+            self._finite.settle(self)
         finally:
             self.call("after_train")
             self._unwrap()
+            self._agreement.close()
+
+    def _save_start(self) -> None:
+        """Have a checkpoint to go back to from the first step on, in which the steps to skip are known."""
+        state = self.state_dict()
+        if dist.is_main():
+            save(state, self.work_dir / "checkpoints" / f"step_{self.step:08d}.pt")
+
+    def _roll_back(self, error: NotFiniteError) -> None:
+        """Go back to the latest checkpoint, to go on from there without the step that ``error`` is about.
+
+        Raises:
+            NotFiniteError: if that is not asked for, or was done often enough.
+        """
+        if self.on_nan != "rollback" or len(self.skipped) >= self.max_rollbacks:
+            raise error
+        dist.gather(None)  # the main process has written what the others are about to read
+        state = resume(self.work_dir / "checkpoints")
+        if state is None:
+            raise error
+        assert self.optimizer is not None
+        self.optimizer.zero_grad()
+        skipped = [*self.skipped, error.step]
+        self.load_state_dict(state)
+        self.skipped, self.should_stop = skipped, self.interrupted != 0
+        count = f"{len(skipped)} of at most {self.max_rollbacks}"
+        logger.warning("%s", error)
+        logger.warning("back at step %d, to go on without the batch of step %d, %s", self.step, error.step, count)
 
     def wrap(self) -> None:
         """Join the task to the other processes' and compile it; to be done anew whenever other parameters train."""
@@ -136,37 +197,96 @@ class Runner:
         assert self.train_loader is not None, "a runner that trains is built with a train_loader"
         self.task.train()
         self.call("before_epoch")
-        for batch in self.train_loader.epoch(self.epoch, start=self.step % self.steps_per_epoch):
+        for batch in self._batches():
             self.batch = batch
             self.call("before_step")
             self.train_step(batch)
             self.step += 1
             self.call("after_step")
-            if self._eval_is_due():
-                self.evaluate()
-            if self.step % self.steps_per_epoch == 0:
-                self.call("after_epoch")
-            self.call("between_steps")
+            self.obey_signals()
+            self.finish_step()
             if self.finished:
                 break
 
+    def _batches(self) -> Iterator[Batch]:
+        """Yield the batches of the epoch that are still to be trained on; a signal ends the wait for one."""
+        assert self.train_loader is not None
+        batches = self.train_loader.epoch(self.epoch, start=self.step % self.steps_per_epoch)
+        if not self.train_loader.waits:
+            yield from batches
+            return
+        while (batch := self._unless_signalled(lambda: next(batches, None))) is not None:
+            yield batch
+
+    def finish_step(self) -> None:
+        """Do what is due after a step, once it is taken or, if a signal left no time for the evaluation, resumed at."""
+        if self._eval_is_due() and not self.interrupted:
+            self.evaluate()
+        if self._eval_is_due():
+            return
+        if self.step % self.steps_per_epoch == 0:
+            self.call("after_epoch")
+        self.call("between_steps")
+
     def train_step(self, batch: Batch) -> None:
-        """Take one optimizer step on ``batch``."""
+        """Take one optimizer step on ``batch``, unless it is among those that are ``skipped``."""
         assert self.optimizer is not None, "a runner that trains is built with an optimizer"
-        parts = split(batch, self.accumulate)
-        self.losses = {}
-        for part, share in parts[:-1]:
-            with self._no_sync():
-                self.backward(part, share)
-        self.backward(*parts[-1])
-        self.scaler.unscale_(self.optimizer)
-        self.call("after_backward")
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
+        if self.step + 1 in self.skipped:
+            self.losses = {}
+        else:
+            self._finite.before_step(self.task)
+            while not self.gradients(batch):
+                self._cut_smaller(batch)
+            self.scaler.unscale_(self.optimizer)
+            self.call("after_backward")
+            self._finite.check(self, batch)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad()
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # else schedulers warn if the first is left out
         self.schedule.after_step()
         if (self.step + 1) % self.steps_per_epoch == 0:
             self.schedule.after_epoch()
+
+    def gradients(self, batch: Batch) -> bool:
+        """Add those of ``batch`` to the gradients, and set ``losses``; return whether there was memory for it."""
+        parts = split(batch, self.accumulate)
+        self.losses = {}
+        try:
+            for part, share in parts[:-1]:
+                with self._no_sync():
+                    self.backward(part, share)
+            self.backward(*parts[-1])
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            logger.warning("step %d: %s", self.step + 1, (str(error) or "out of memory").splitlines()[0])
+            return False  # and let go of the error, whose traceback holds the memory
+        return True
+
+    def _cut_smaller(self, batch: Batch) -> None:
+        """Make ready to try ``batch`` again in twice as many parts, for which there may be memory.
+
+        The gradients are the same; but batch norm normalises each part by itself, so that its statistics are of fewer
+        samples than before.
+
+        Raises:
+            ResourceError: if each part is a single sample already, or there are other processes, which would not wait.
+        """
+        assert self.optimizer is not None
+        size = batch_length(batch)
+        if dist.world_size() > 1:
+            advice = f"set run.accumulate={min(2 * self.accumulate, size)}, or lower train.batch_size"
+            raise ResourceError(f"step {self.step + 1}: out of memory; {advice}")
+        if self.accumulate >= size:
+            advice = "use smaller images or a smaller model, or free some memory"
+            raise ResourceError(f"step {self.step + 1}: out of memory even for one sample at a time; {advice}")
+        self.accumulate = min(2 * self.accumulate, size)
+        self.optimizer.zero_grad()
+        self._finite.restore()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        logger.warning("each batch is now cut into %d parts; set run.accumulate=%d", self.accumulate, self.accumulate)
 
     def backward(self, part: Batch, share: float) -> None:
         """Add to the gradients, and to ``losses``, ``share`` of those of a part of the batch."""
@@ -180,13 +300,21 @@ class Runner:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Return the metrics of the task on the validation batches; they are left in ``scores`` too."""
+        """Return the metrics of the task on the validation batches; they are left in ``scores`` too.
+
+        Where a signal ends it, it leaves nothing, returns an empty dict, and is due as before.
+        """
+        self._finite.settle(self)
         was_training = self.task.training
         self.task.eval()
-        dist.share(self.task.buffers())  # each process has normalised with statistics of its own
         try:
             self.call("before_eval")
-            self.scores = self._score()
+            dist.share(self.task.buffers())  # each process has normalised with statistics of its own
+            scores = self._unless_signalled(self._score)
+            if scores is None:
+                self.call("after_interrupted_eval")
+                return {}
+            self.scores = scores
             self.evaluated = self.step
             self.schedule.after_eval(self.scores)
             self.call("after_eval")
@@ -197,17 +325,64 @@ class Runner:
     def _score(self) -> dict[str, float]:
         for metric in self.metrics:
             metric.reset()
-        for batch in self.val_loader.epoch(0) if self.val_loader is not None else ():
+        batches = iter(self.val_loader.epoch(0)) if self.val_loader is not None else iter(())
+        for _ in range(len(self.val_loader) if self.val_loader is not None else 0):
+            if self.signals.listening:
+                self.obey_signals()
+                if self.interrupted:
+                    raise Left(self.interrupted)
+            if (batch := next(batches, None)) is None:  # the others have one more, but all agree equally often
+                continue
             with self.autocast():
                 predictions = self.task.predict(batch)
             for metric in self.metrics:
                 metric.update(predictions, batch)
         return {name: score for metric in self.metrics for name, score in metric.compute().items()}
 
+    def obey_signals(self) -> None:
+        """Stop if a signal asks for it; every process must call, and all of them stop at the same call."""
+        self.signals.tell()
+        number = self._agreement.largest(self.signals.received)
+        if number:
+            self.interrupted, self.should_stop = number, True
+
+    def _unless_signalled(self, function: Callable[[], T]) -> T | None:
+        """Return what ``function`` returns, or None if a signal ends it; the generators are then as they were before.
+
+        One of several processes must not leave by itself what the others stay in.
+        """
+        if not self.signals.listening:
+            return function()
+        before = generators.state(self.device)
+        try:
+            return function() if dist.world_size() > 1 else self.signals.leavable(function)
+        except Left:
+            generators.set_state(before, self.device)
+            self.obey_signals()
+            return None
+
     def call(self, event: Event) -> None:
-        """Call every hook that overrides ``event``, in order."""
+        """Call every hook that overrides ``event``, in order; an exception is told which hook it came from.
+
+        One in ``after_train`` is raised once all hooks have been called, so that the others still save and close.
+        """
+        failure: Exception | None = None
         for callback in self._callbacks[event]:
-            callback(self)
+            try:
+                callback(self)
+            except Exception as error:
+                name = type(callback.__self__).__name__  # type: ignore[attr-defined]  # it is a bound method
+                error.add_note(f"raised by the hook {name} in {event}, at step {self.step}")
+                if event != "after_train":
+                    raise
+                if failure is not None:
+                    logger.error("after another exception: %s: %s", type(failure).__name__, failure)
+                failure = error
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # or it would hold what it passed through, in a cycle
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which matrix products use ``precision``."""
@@ -220,41 +395,24 @@ class Runner:
 
         Every process must enter, since each has random state. Besides state there are ``visreg``, the version;
         ``config``, as JSON text that `visreg.config.loads_json` reads; ``data``, the name of the dataset that the
-        scores are on; and ``classes``, the name of each class by index.
+        scores are on; ``classes``, the name of each class by index; ``train``, the data that is trained on and for how
+        many steps; and ``environment``, what the last bits depend on.
         """
-        infos = [loader.info for loader in (self.val_loader, self.train_loader) if loader is not None]
-        return {
-            "visreg": visreg.__version__,
-            "config": dumps_json(dict(self.config)),
-            "data": infos[0].name if infos else "",
-            "classes": next((list(info.classes) for info in infos if info.classes), []),
-            "step": self.step,
-            "scores": dict(self.scores),
-            "evaluated": self.evaluated,
-            "task": self.task.state_dict(),
-            "optimizer": self.optimizer.state_dict() if self.optimizer else {},
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "hooks": [{"type": type(hook).__name__, "state": hook.state_dict()} for hook in self.hooks],
-            "generators": dist.gather(generators.state(self.device)),
-        }
+        self._finite.settle(self)
+        return state_of(self)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where ``state`` was taken.
+    def load_state_dict(self, state: Mapping[str, Any], *, override: bool = False) -> None:
+        """Go on from where ``state`` was taken, with this run's length, and the schedule that belongs to it.
+
+        Args:
+            state: what `state_dict` returned.
+            override: train on, though on other data, and with the options of this run's optimizer and this run's
+                schedule, at the same step; else those are the state's.
 
         Raises:
-            CheckpointError: if it is of another model, optimizer or schedule, or of a run with other hooks.
+            CheckpointError: if it is of another model, optimizer, schedule or data.
         """
-        self.load_task(state)
-        for name in ("optimizer", "schedule", "scaler"):
-            try:
-                getattr(self, name).load_state_dict(state[name])
-            except (ValueError, KeyError, RuntimeError) as error:
-                raise CheckpointError(f"the checkpoint's {name} does not fit this config's: {error}") from error
-        self.load_hooks(state)
-        self.step, self.evaluated, self.scores = state["step"], state["evaluated"], dict(state["scores"])
-        if len(state["generators"]) == dist.world_size():
-            generators.set_state(state["generators"][dist.rank()], self.device)
+        restore(self, state, override)
 
     def load_task(self, state: Mapping[str, Any]) -> None:
         """Take the weights from ``state``, and nothing else.
@@ -274,14 +432,14 @@ class Runner:
             match = next((item for item in saved if item["type"] == type(hook).__name__), None)
             if match is not None:
                 saved.remove(match)
-                hook.load_state_dict(match["state"])
+                restore_hook(hook, match["state"])
             elif hook.state_dict():
                 logger.warning("the checkpoint knows nothing of the hook %s, which starts afresh", type(hook).__name__)
         for item in saved:
             logger.warning("the checkpoint has the state of a hook %s, which this config lacks", item["type"])
 
     def _eval_is_due(self) -> bool:
-        if self.val_loader is None or not self.eval_steps or self.interrupted or self.evaluated == self.step:
+        if self.val_loader is None or not self.eval_steps or self.evaluated == self.step:
             return False
         return self.step % self.eval_steps == 0 or self.step == self.total_steps
 

@@ -18,6 +18,7 @@ from visreg.registry import (
     METRICS,
     MODELS,
     OPTIMIZERS,
+    SAMPLERS,
     SCHEDULES,
     TASKS,
     TRANSFORMS,
@@ -48,9 +49,15 @@ class DataConfig:
         batch_transforms: what each batch passes through, on the device.
         batch_size: samples in a batch, over all processes; in training, those of one optimizer step.
         workers: processes that make samples; 0 makes them in this one. Unused where the data is in memory.
+        timeout: seconds that a worker may take over one sample before another replaces it; 0 for any time.
+        on_bad_sample: what to do with a sample that cannot be read: ``"error"`` stops; ``"skip"`` takes another one in
+            its place, always the same one; an evaluation leaves it out.
+        max_bad_samples: how many different samples may be skipped; one more is an error.
         in_memory: hold the whole dataset on the device and batch it by index; by itself where it can.
         drop_last: leave out a last batch that is not full.
         shuffle: another order every epoch; by default in training only.
+        samples_per_epoch: samples that make an epoch, of a dataset that is a stream and has no length.
+        sampler: which samples a training epoch sees, how often and in what order; each once by default.
     """
 
     dataset: Spec
@@ -58,9 +65,14 @@ class DataConfig:
     batch_transforms: Sequence[Spec] = ()
     batch_size: int = field(validator=ge(1))
     workers: int = field(default=0, validator=ge(0))
+    timeout: float = field(default=120.0, validator=ge(0))
+    on_bad_sample: Literal["error", "skip"] = "error"
+    max_bad_samples: int = field(default=100, validator=ge(0))
     in_memory: Literal["auto"] | bool = "auto"
     drop_last: bool = False
     shuffle: bool | None = None
+    samples_per_epoch: int | None = field(default=None, validator=optional(ge(1)))
+    sampler: Spec | None = None
 
 
 @frozen(kw_only=True)
@@ -77,6 +89,9 @@ class RunConfig:
         accumulate: how many parts to cut each batch into, to save memory; the step is the same.
         compile: compile the training step with ``torch.compile``.
         deterministic: use deterministic algorithms only, where a GPU has others that are faster.
+        on_nan: at a loss or gradient that is not finite, ``"stop"``; or ``"rollback"`` to the latest checkpoint and go
+            on without that batch.
+        max_rollbacks: how often to do so before the run stops after all.
         work_dir: the run's folder; ``work/<name of the config>`` by default.
     """
 
@@ -89,6 +104,8 @@ class RunConfig:
     accumulate: int = field(default=1, validator=ge(1))
     compile: bool = False
     deterministic: bool = False
+    on_nan: Literal["stop", "rollback"] = "stop"
+    max_rollbacks: int = field(default=3, validator=ge(1))
     work_dir: str | None = field(default=None, validator=optional(min_len(1)))
 
 
@@ -229,6 +246,7 @@ SLOTS: Mapping[str, Slot] = {
     "dataset": Slot(registry=DATASETS),
     "transforms": Slot(registry=TRANSFORMS, many=True),
     "batch_transforms": Slot(registry=TRANSFORMS, many=True),
+    "sampler": Slot(registry=SAMPLERS, given=frozenset({"dataset", "batch_size"})),
 }
 
 # What visreg adds to a spec inside another one of the same kind.

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import define, field
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from visreg.data import DataInfo, Dataset, Sample, data_root
 from visreg.datasets.files import PATIENCE, DamagedError, fetch_once, reachable
 from visreg.datasets.known import KNOWN, Known
 from visreg.errors import DataError, VisregError
 from visreg.options import options_of
+
+logger = logging.getLogger("visreg")
 
 
 def adapt(factory: Callable[..., Any]) -> Callable[..., Dataset]:
@@ -97,7 +102,7 @@ class Adopted(Dataset):
             raise DataError(f"{self.name}: {reason}{advice}")
         if isinstance(found, Dataset):
             found.open()
-        elif not hasattr(found, "__getitem__") or not hasattr(found, "__len__"):
+        elif not _is_stream(found) and not (hasattr(found, "__getitem__") and hasattr(found, "__len__")):
             raise DataError(f"{self.name} is a {type(found).__name__}, not a dataset: it lacks __len__ or __getitem__")
         self.source = found
 
@@ -128,15 +133,76 @@ class Adopted(Dataset):
             raise DataError(f"{self.name}: cannot be downloaded: {reason}")
 
     def __len__(self) -> int:
-        return len(self.source) if self.source is not None else 0
+        return 0 if self.source is None or _is_stream(self.source) else len(self.source)
 
     def __getitem__(self, index: int) -> Sample:
         self.open()
-        item = self.source[index]
+        try:
+            item = self.source[index]
+        except Exception as error:
+            if type(error).__module__.startswith("PIL."):  # such as of a decompression bomb; the loader knows others
+                raise DamagedError(f"{type(error).__name__}: {error}") from error
+            raise
+        return self._sample(item, index)
+
+    def _sample(self, item: Any, index: int) -> Sample:
         try:
             return dict(item) if isinstance(item, Mapping) else _pair(item)
         except TypeError as error:
             raise DamagedError(f"{self.name}[{index}]: {error}") from error
+
+    def stream(self) -> Callable[[int], Iterator[Sample]] | None:
+        self.open()
+        if isinstance(self.source, Dataset):
+            return self.source.stream()
+        if not _is_stream(self.source):
+            return None
+        if not hasattr(self.source, "seek"):
+            logger.warning(
+                "%s is a stream that cannot be positioned: a run that is resumed reads again all that it has seen, and "
+                "is exact only if the stream gives the same again; give it a method seek(position)",
+                self.name,
+            )
+        return self._from
+
+    def _from(self, position: int) -> Iterator[Sample]:
+        """Yield the samples of a stream from ``position`` on, and after its last the first again."""
+        seek, number = getattr(self.source, "seek", None), -1
+        if seek is not None:
+            seek(position)
+        left = position if seek is None else 0
+        while True:
+            before = number
+            for item in self.source:
+                number += 1
+                if number >= left:
+                    yield self._sample(item, position - left + number)
+            if number == before:
+                raise DataError(f"{self.name}: gives no sample when it is read from position {position}")
+            if seek is not None:
+                seek(0)
+
+    def where(self, index: int) -> str:
+        if isinstance(self.source, Dataset):
+            return self.source.where(index)
+        for name in ("samples", "_image_files", "_images"):  # of torchvision's
+            files = getattr(self.source, name, None)
+            found = files[index] if isinstance(files, list) and index < len(files) else ""
+            path = found[0] if isinstance(found, tuple) and found else found
+            if path and isinstance(path, (str, Path)):
+                return str(path)
+        return ""
+
+    def labels(self) -> Tensor | None:
+        self.open()
+        if isinstance(self.source, Dataset):
+            return self.source.labels()
+        if any(getattr(self.source, name, None) for name in ("target_transform", "transforms")):
+            return None
+        labels = _class_indices(getattr(self.source, "targets", getattr(self.source, "labels", None)))
+        if labels is None or not len(labels) == len(self) > 0:
+            return None
+        return labels if int(labels[-1]) == int(self[len(self) - 1].get("label", -1)) else None
 
     def tensors(self) -> Mapping[str, Tensor] | None:
         self.open()
@@ -151,6 +217,11 @@ class Adopted(Dataset):
         last = self[len(self) - 1]
         alike = torch.equal(images[-1], torch.as_tensor(last["image"])) and int(labels[-1]) == int(last["label"])
         return {"image": images, "label": labels} if alike else None
+
+
+def _is_stream(source: Any) -> bool:
+    """Return whether the samples can only be had one after another."""
+    return isinstance(source, IterableDataset) or (hasattr(source, "__iter__") and not hasattr(source, "__len__"))
 
 
 def _is_torchvisions(factory: Callable[..., Any]) -> bool:

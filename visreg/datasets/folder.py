@@ -13,10 +13,11 @@ from attrs import Attribute, define, field
 from attrs.validators import and_, deep_iterable, in_, instance_of, min_len, optional
 from torch import Tensor
 
-from visreg.data import DataInfo, Dataset, Sample, data_root
+from visreg.data import DataInfo, Dataset, Sample, data_root, printable
 from visreg.datasets.files import DamagedError
 from visreg.datasets.image import read_image
 from visreg.errors import DataError, suggest
+from visreg.samples import persist
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 IN_MEMORY = 1 << 30  # bytes: a dataset of up to this size is decoded once and kept
@@ -66,13 +67,15 @@ class ImageFolder(Dataset):
             return
         folder = self._folder()
         folders = sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] not in "._")
-        names = tuple(item.name for item in folders)
+        names = tuple(printable(item.name) for item in folders)
         if not names:
-            raise DataError(f"{folder}: no folders in it; expected one for each class, with its images")
+            raise DataError(f"{printable(folder)}: no folders in it; expected one for each class, with its images")
         wanted = tuple(self.classes or names)
         if sorted(wanted) != sorted(names):
-            raise DataError(f"{folder}: expected the classes {', '.join(sorted(wanted))}, found {', '.join(names)}")
-        files = [(path, label) for label, name in enumerate(wanted) for path in _images(folder / name)]
+            found = ", ".join(names)
+            raise DataError(f"{printable(folder)}: expected the classes {', '.join(sorted(wanted))}, found {found}")
+        place = dict(zip(names, folders, strict=True))
+        files = [(path, label) for label, name in enumerate(wanted) for path in _images(place[name])]
         self.found, self.files = wanted, files
 
     def _folder(self) -> Path:
@@ -98,8 +101,17 @@ class ImageFolder(Dataset):
         image = read_image(path, "RGB" if self.channels == 3 else "L")
         if self.size is not None and tuple(image.shape[1:]) != _sides(self.size):
             height, width = image.shape[1:]
-            raise DamagedError(f"{path}: is {height}×{width}, but size says {self.size}; correct it or leave it out")
+            raise DamagedError(
+                f"{printable(path)}: is {height}×{width}, but size says {self.size}; correct it or leave it out"
+            )
         return {"image": image, "label": torch.tensor(label)}
+
+    def where(self, index: int) -> str:
+        return str(self.files[index][0]) if index < len(self.files) else ""
+
+    def labels(self) -> Tensor | None:
+        self.open()
+        return torch.tensor([label for _, label in self.files])
 
     def tensors(self) -> Mapping[str, Tensor] | None:
         self.open()
@@ -111,7 +123,7 @@ class ImageFolder(Dataset):
         images = torch.empty(len(self), self.channels, height, width, dtype=torch.uint8)
 
         def decode(index: int) -> None:
-            images[index] = self[index]["image"]
+            images[index] = persist(self, index, lambda: self[index])["image"]
 
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(decode, range(len(self))):
@@ -127,14 +139,21 @@ def _images(folder: Path) -> list[Path]:
     """Return the image files of a class, in the same order on every machine.
 
     Raises:
-        DataError: if there are none.
+        DataError: if there are none, or a folder cannot be read.
     """
-    found = [
-        Path(place, name)
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and name[0] != "."
-    ]
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, onerror=_unlisted, followlinks=True):
+        known = Path(place).stat()
+        if (known.st_dev, known.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((known.st_dev, known.st_ino))
+        found += [Path(place, name) for name in names if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
     if not found:
-        raise DataError(f"{folder}: no images in it; expected files ending in {', '.join(sorted(SUFFIXES))}")
+        raise DataError(f"{printable(folder)}: no images in it; expected files ending in {', '.join(sorted(SUFFIXES))}")
     return sorted(found)
+
+
+def _unlisted(error: OSError) -> None:
+    raise DataError(f"{printable(error.filename)}: its files cannot be listed: {error.strerror}") from error

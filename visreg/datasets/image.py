@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from visreg.data import printable
 from visreg.datasets.files import DamagedError
 from visreg.errors import DataError
 
 MAX_PIXELS = 1 << 26  # 8192 × 8192: a larger one is rather a decompression bomb than a photograph
+FORMATS = (
+    "BMP",
+    "GIF",
+    "JPEG",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)  # Pillow's others run programs, or are not for photographs
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 Mode = Literal["RGB", "L"]
 
@@ -20,31 +32,55 @@ Mode = Literal["RGB", "L"]
 def read_image(path: str | Path, mode: Mode = "RGB") -> Tensor:
     """Return the image in a file, uint8 (C, H, W), upright as its EXIF orientation says.
 
-    Transparency is dropped, palettes are looked up, CMYK is converted without colour profiles, 16-bit grey is scaled to
-    8 bits, and of an animation the first frame is taken; so does ``torchvision.datasets.ImageFolder``, apart from the
-    orientation, and 16-bit grey, which it clips.
+    Transparency is dropped, palettes are looked up, CMYK is converted without colour profiles, which are ignored too,
+    16-bit grey is scaled to 8 bits, and of an animation the first frame is taken; so does
+    ``torchvision.datasets.ImageFolder``, apart from the orientation, and 16-bit grey, which it clips. Floats are
+    refused.
 
     Args:
-        path: the file.
+        path: the file; its content alone says what format it has.
         mode: ``"RGB"`` for three channels, ``"L"`` for one, grey.
 
     Raises:
-        DataError: if the file cannot be read, is no image, is damaged, or has more than ``MAX_PIXELS`` pixels.
+        DataError: if the file cannot be read, is no ordinary file, is no image, is damaged, or has more than
+            ``MAX_PIXELS`` pixels, which shows before they are decoded.
     """
+    name = printable(path)
     try:
-        with Image.open(path) as image:
+        with _open(path) as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{path}: {image.width}×{image.height} is more than {MAX_PIXELS:,} pixels; shrink it")
+                raise DataError(f"{name}: {image.width}×{image.height} is more than {MAX_PIXELS:,} pixels; shrink it")
             image.load()
             return to_tensor(_upright(image), mode)
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # a damaged file can make Pillow raise nearly anything
-        raise DamagedError(f"{path}: cannot be read as an image: {type(error).__name__}: {error}") from error
+        said = printable(f"{error.strerror or error}" if isinstance(error, OSError) else error)
+        reason = "not an image, or of a kind not known" if isinstance(error, UnidentifiedImageError) else said
+        raise DamagedError(f"{name}: cannot be read as an image: {type(error).__name__}: {reason}") from error
+
+
+def _open(path: str | Path) -> BinaryIO:
+    """Open an ordinary file; of anything else, reading might never end, nor might opening it.
+
+    Raises:
+        DamagedError: if it is not one.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115  the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise DamagedError(f"{printable(path)}: cannot be read as an image: it is not an ordinary file")
+    return file
 
 
 def to_tensor(image: Image.Image, mode: Mode | None = None) -> Tensor:
-    """Return a Pillow image as uint8 (C, H, W); without ``mode`` a grey one has one channel, any other three."""
+    """Return a Pillow image as uint8 (C, H, W); without ``mode`` a grey one has one channel, any other three.
+
+    Raises:
+        ValueError: if its values are floats, or beyond 16 bits.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, of which nobody knows the range; save it with integers")
     if image.mode in SIXTEEN_BITS:
         image = _eight_bits(image)
     elif image.mode in ("P", "PA"):
@@ -63,8 +99,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return 16-bit grey as 8-bit grey: 65535 becomes 255."""
-    wide = torch.frombuffer(bytearray(image.convert("I").tobytes()), dtype=torch.int32)
-    if wide.min() < 0 or wide.max() > 65535:
-        raise ValueError(f"grey values {wide.min()}..{wide.max()} are not of 16 bits")
-    narrow = ((wide + 128) // 257).to(torch.uint8)
-    return Image.frombytes("L", image.size, bytes(narrow.tolist()))
+    wide = image.convert("I")
+    low, high = map(int, wide.getextrema())  # type: ignore[arg-type]  # of one channel, they are numbers
+    if low < 0 or high > 65535:
+        raise ValueError(f"grey values {low}..{high} are not of 16 bits")
+    return wide.point(lambda value: value * (1 / 257) + 0.5).convert(
+        "L"
+    )  # a formula to Pillow, and not called for each

@@ -115,6 +115,10 @@ class MNIST(Dataset):
         self.open()
         return {name: tensor[index] for name, tensor in self.held.items()}
 
+    def labels(self) -> Tensor | None:
+        self.open()
+        return self.held["label"]
+
     def tensors(self) -> Mapping[str, Tensor] | None:
         self.open()
         return self.held

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from attrs import define, field
 from attrs.validators import min_len
@@ -56,6 +56,19 @@ class FirstAvailable(Dataset):
         self.open()
         assert self.chosen is not None, "open() has chosen"
         return self.chosen[index]
+
+    def where(self, index: int) -> str:
+        return (self.chosen or self.datasets[0]).where(index)
+
+    def stream(self) -> Callable[[int], Iterator[Sample]] | None:
+        self.open()
+        assert self.chosen is not None, "open() has chosen"
+        return self.chosen.stream()
+
+    def labels(self) -> Tensor | None:
+        self.open()
+        assert self.chosen is not None, "open() has chosen"
+        return self.chosen.labels()
 
     def tensors(self) -> Mapping[str, Tensor] | None:
         self.open()

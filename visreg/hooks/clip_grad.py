@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from attrs import define, field
 from attrs.validators import gt
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from visreg.hook import Hook
 
@@ -29,4 +30,7 @@ class ClipGrad(Hook):
     norm_type: float = field(default=2.0, validator=gt(0))
 
     def after_backward(self, runner: Runner) -> None:
-        clip_grad_norm_(runner.task.parameters(), self.max_norm, self.norm_type)
+        parameters = [each for each in runner.task.parameters() if each.grad is not None]
+        norm = get_total_norm([each.grad for each in parameters if each.grad is not None], self.norm_type)
+        # One NaN would make NaN of all gradients; left as they are, they tell where it came from.
+        clip_grads_with_norm_(parameters, self.max_norm, norm.nan_to_num(nan=0.0, posinf=math.inf))

@@ -158,7 +158,7 @@ class _Losses:
 
     def fold(self) -> dict[str, float]:
         """Read what waits on the device, and return its means."""
-        count, means = len(self.mean.seen), self.mean.read()
+        count, means = sum(map(bool, self.mean.seen)), self.mean.read()  # a step that was skipped has none
         for name, value in means.items():
             self.sums[name] = self.sums.get(name, 0.0) + value * count
         self.steps += count

@@ -64,6 +64,9 @@ class EMA(Hook):
     def after_eval(self, runner: Runner) -> None:
         self._restore()
 
+    def after_interrupted_eval(self, runner: Runner) -> None:
+        self._restore()
+
     def after_train(self, runner: Runner) -> None:
         self._restore()  # an evaluation may have failed
 

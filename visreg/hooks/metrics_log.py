@@ -50,7 +50,8 @@ class MetricsLog(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if dist.is_main():
-            self._file, self._offset = _open(runner.work_dir / "metrics.jsonl", runner.step, self._offset)
+            fresh = runner.step == 0 and not runner.skipped  # else it is this run that was rolled back
+            self._file, self._offset = _open(runner.work_dir / "metrics.jsonl", runner.step, self._offset, fresh)
 
     def after_step(self, runner: Runner) -> None:
         self._losses.seen.append(runner.losses)
@@ -100,11 +101,11 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _open(path: Path, step: int, offset: int) -> tuple[FileIO, int]:
+def _open(path: Path, step: int, offset: int, fresh: bool) -> tuple[FileIO, int]:
     """Return the file, which ends where the run stands, and how long it is in bytes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if step == 0:
+        if fresh:
             set_aside(path)
             offset = 0
         file = FileIO(path, "a")

@@ -51,13 +51,14 @@ class LossMean:
 
     def _columns(self) -> dict[str, Tensor]:
         """Return the values of each loss, float32 (steps,)."""
-        if not self.seen:
+        seen = [losses for losses in self.seen if losses]  # a step that was skipped has none
+        if not seen:
             return {}
-        last = self.seen[-1]
-        names = dict.fromkeys([*last, *(name for losses in self.seen for name in losses)])
+        last = seen[-1]
+        names = dict.fromkeys([*last, *(name for losses in seen for name in losses)])
         device = next(iter(last.values())).device  # what a checkpoint brought may be elsewhere
         return {
-            name: torch.stack([losses[name].to(device, torch.float32) for losses in self.seen if name in losses])
+            name: torch.stack([losses[name].to(device, torch.float32) for losses in seen if name in losses])
             for name in names
         }
 
@@ -67,7 +68,8 @@ class LossMean:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up where ``state`` left off."""
-        self.seen = [{name: value} for name, column in state.items() for value in column.unbind()]
+        steps = max(map(len, state.values()), default=0)
+        self.seen = [{name: column[i] for name, column in state.items() if i < len(column)} for i in range(steps)]
 
 
 def _mean(value: Tensor) -> Tensor:

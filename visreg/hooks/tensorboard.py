@@ -51,12 +51,13 @@ class TensorBoard(Hook):
         from torch.utils.tensorboard import SummaryWriter
 
         folder = runner.work_dir / "tensorboard"
-        if runner.step == 0:
+        fresh = runner.step == 0 and not runner.skipped  # else it is this run that was rolled back
+        if fresh:
             set_aside(folder)
         # What a killed run wrote after its last checkpoint is hidden, as it comes anew.
-        purge_step = runner.step + 1 if runner.step else None
+        purge_step = None if fresh else runner.step + 1
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
-        if runner.step == 0 and runner.config:
+        if fresh and runner.config:
             text = json.dumps(runner.config, indent=2, default=str)
             self._writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), 0)
 

@@ -1,0 +1,102 @@
+"""One run at a time in a run's folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+import weakref
+from pathlib import Path
+
+from visreg.errors import InUseError, ResourceError
+
+logger = logging.getLogger("visreg")
+
+NAME = ".lock"
+
+
+class RunLock:
+    """Keeps a folder for this process from `__enter__` to `__exit__`; the file ``.lock`` in it says whose it is.
+
+    It is the kernel that holds the lock (flock), and it lets go when the process ends, however it ends. A file that a
+    dead process left therefore locks nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file = -1
+
+    def __enter__(self) -> RunLock:
+        """Take the lock.
+
+        Raises:
+            InUseError: if another run has it; says which.
+            ResourceError: if the folder cannot be written.
+        """
+        path = self.folder / NAME
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ResourceError(f"{path}: cannot write the run's folder: {error.strerror}; set run.work_dir") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _read(self._file)
+            self._close()
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise InUseError(
+                    f"{self.folder} is in use by {_described(holder)}; wait for it, end it, or give --work-dir DIR"
+                ) from None
+            logger.warning("%s: cannot be locked (%s); see to it that no other run uses it", path, error.strerror)
+            return self
+        self._take_over()
+        in_child = weakref.WeakMethod(self._close)  # or a worker that outlives this process keeps the folder locked
+        os.register_at_fork(after_in_child=lambda: (method := in_child()) and method())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file >= 0:
+            _write(self._file, {})
+            self._close()
+
+    def _take_over(self) -> None:
+        if before := _read(self._file):
+            logger.info("%s: its last run, %s, has ended unexpectedly", self.folder, _described(before))
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        _write(self._file, {"pid": os.getpid(), "host": socket.gethostname(), "since": now})
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _read(file: int) -> dict[str, object]:
+    try:
+        found = json.loads(os.pread(file, 4096, 0))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(file: int, holder: dict[str, object]) -> None:
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(holder).encode() if holder else b"", 0)
+    except OSError as error:  # a full disk; the lock holds all the same
+        logger.warning("%s: cannot be written: %s", NAME, error.strerror)
+
+
+def _described(holder: dict[str, object]) -> str:
+    """Say whose lock it is.
+
+    >>> _described({"pid": 7, "host": "node1", "since": "2026-01-31 09:00:00"})
+    'process 7 on node1, since 2026-01-31 09:00:00'
+    """
+    if not {"pid", "host", "since"} <= holder.keys():
+        return "another run"
+    return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
