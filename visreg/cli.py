@@ -50,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if dist.is_main():
             _complain("interrupted")
     except OSError as error:
+        lost = _give_up_stdout() is not None
         if error.errno == errno.ENOSPC:
             code = _report(ResourceError(f"{error}; free some space"))
-        elif isinstance(error, BrokenPipeError) and _give_up_stdout() is not None:
+        elif lost and isinstance(error, BrokenPipeError):
             code = 0  # it is `visreg list | head`
         else:
             raise

@@ -21,6 +21,10 @@ from typing import Any
 from attrs import frozen
 
 
+LONGEST = 4000  # characters of one mistake, which may be about a value of any length
+LONGEST_NAME = 200  # characters of what may be a name that is misspelt
+
+
 class VisregError(Exception):
     """Base class of every error visreg raises on purpose."""
 
@@ -141,7 +145,8 @@ class Problem:
     exit_code: int = 2
 
     def __str__(self) -> str:
-        return ": ".join(str(part) for part in (self.location, self.path, self.message) if part)
+        text = ": ".join(str(part) for part in (self.location, self.path, self.message) if part)
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 class ConfigError(VisregError, ValueError):
@@ -204,6 +209,8 @@ def nearest(name: str, known: Iterable[str], limit: int = 1) -> list[str]:
     >>> nearest("classes_num", ["num_classes"]), nearest("torch.optim.SGD", ["SGD"]), nearest("criterion", ["loss"])
     (['num_classes'], ['SGD'], ['loss'])
     """
+    if len(name) > LONGEST_NAME:
+        return []
     folded: dict[str, str] = {}
     for other in known:
         folded.setdefault(_fold(other), other)

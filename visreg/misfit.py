@@ -41,7 +41,8 @@ def _is_list(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 # What is in a checkpoint: what must be there to use it, and to resume it, and what may be.
 TO_USE: Mapping[str, Callable[[Any], bool]] = {
-    "config": _is(str), "step": _is_count, "classes": _is_list(_is(str)), "task": _is(dict), "hooks": _is_list(_is_hook),
+    "config": _is(str), "step": _is_count, "classes": _is_list(_is(str)), "task": _is(dict),
+    "hooks": _is_list(_is_hook),
 }  # fmt: skip
 TO_RESUME: Mapping[str, Callable[[Any], bool]] = {
     "step": _is_count, "scores": _is_scores, "evaluated": _is_count, "classes": _is_list(_is(str)), "train": _is(dict),

@@ -9,6 +9,8 @@ from typing import Any
 from attrs import define, field
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from visreg.misfit import alike
+
 SEEN = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")  # what a ReduceLROnPlateau learns from scores
 
 
@@ -72,8 +74,12 @@ class Schedule:
                 f"it is of {', '.join(state['types']) or 'none'}, and this is of {', '.join(own) or 'none'}"
             )
         for scheduler, scheduler_state in zip(self._all(), state["schedulers"], strict=True):
+            known = scheduler.state_dict()
+            foreign = [name for name in scheduler_state if name not in known and hasattr(scheduler, name)]
+            if foreign or not alike(known, scheduler_state):  # it would hide a method, or stand where a number should
+                raise ValueError(f"it is no state of a {type(scheduler).__name__}")
             scheduler.load_state_dict(scheduler_state)
-        self.reduced = list(state["reduced"])
+        self.reduced = list(map(float, state["reduced"]))
 
     def replay(self, state: Mapping[str, Any], steps: int, steps_per_epoch: int) -> None:
         """Be, on an optimizer as it was built, where a run with this schedule is after ``steps`` steps.

@@ -10,16 +10,16 @@ import visreg
 from visreg import dist, generators
 from visreg.config import dumps_json
 from visreg.errors import CheckpointError, VisregError
-from visreg.hook import Hook
 from visreg.misfit import TO_RESUME, check_classes, check_data, check_form, check_optimizer, options
 from visreg.resume import environment
 
 if TYPE_CHECKING:
+    from visreg.hook import Hook
     from visreg.runner import Runner
 
 logger = logging.getLogger("visreg")
 
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError, AssertionError)
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError)
 
 
 def state_of(runner: Runner) -> dict[str, Any]:
@@ -75,9 +75,8 @@ def _restore_optimizer(runner: Runner, state: Mapping[str, Any], override: bool)
             runner.schedule.load_state_dict(state["schedule"])
         own = options(runner.optimizer)
         runner.optimizer.load_state_dict(dict(state["optimizer"]))
-        if anew:
-            for group, kept in zip(runner.optimizer.param_groups, own, strict=True):
-                group.update(kept)
+        for group, kept in zip(runner.optimizer.param_groups, own, strict=True):
+            group.update(kept if anew else {name: value for name, value in kept.items() if name not in group})
         if state["scaler"] or not override:
             runner.scaler.load_state_dict(state["scaler"])
     except MALFORMED as error:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import resource
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ from visreg.cli import main
 from visreg.errors import VisregError
 
 MEMORY = 2 << 30  # bytes that a process may have beyond what it begins with, so that this machine survives
-SECONDS = 60
+SECONDS = 300
+GROUP = 25  # files that share a process
+Ways = list[Callable[[Path], None]]
 LIBRARIES = tuple({str(Path(module.__file__).parents[1]) for module in (torch, os, contextlib)})
 PACKAGES = ("torch", "torchvision", "visreg", "numpy", "rich", "attr", "encodings", "hostile", "mpl_toolkits")
 FORBIDDEN = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill", "os.putenv", "os.chmod",
-    "os.chown", "os.startfile", "subprocess.", "socket.", "pty.", "ctypes.", "pickle.", "marshal.loads", "webbrowser.",
+    "os.chown", "os.startfile", "subprocess.", "socket.__new__", "socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto", "pty.", "ctypes.", "pickle.", "webbrowser.",
     "urllib.", "shutil.", "code.__new__", "function.__new__", "sys.set", "signal.", "builtins.breakpoint", "cpython.run",
     "ftplib.", "http.", "smtplib.", "sqlite3.", "tempfile.mkstemp", "syslog.",
 )  # fmt: skip
@@ -113,10 +116,18 @@ class Entrances:
         return state
 
 
-def tried(way: Callable[[Path], None], path: Path, watch: Watch) -> dict[str, Any]:
+def resident(kind: str) -> int:
+    """Return how many bytes this process has in memory, ``VmRSS``, or had at most, ``VmHWM``."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{kind}:")[2].split()[0]) * 1024
+
+
+def tried(way: Callable[[Path], None], path: Path, watch: Watch, marker: Path) -> dict[str, Any]:
     """Return what came of a file: the exit code, what was printed, and what was noted."""
     code, trace, text = 0, "", io.StringIO()
-    before = resource.getrusage(resource.RUSAGE_SELF)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # begin VmHWM anew
+    before, memory = resource.getrusage(resource.RUSAGE_SELF), resident("VmRSS")
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         watch.on = True
         try:
@@ -132,80 +143,78 @@ def tried(way: Callable[[Path], None], path: Path, watch: Watch) -> dict[str, An
     after = resource.getrusage(resource.RUSAGE_SELF)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     events, watch.seen = watch.seen, []
+    executed = marker.exists()
+    marker.unlink(missing_ok=True)
     printed = text.getvalue()
-    return {"way": way.__name__, "code": code, "trace": trace, "events": events, "seconds": seconds,
-            "printed": printed[-600:], "length": len(printed)}  # fmt: skip
+    return {"way": way.__name__, "code": code, "trace": trace, "events": events, "executed": executed,
+            "seconds": seconds, "memory": resident("VmHWM") - memory, "length": len(printed),
+            "printed": printed[-600:]}  # fmt: skip
 
 
-def forked(name: str, path: Path, ways: list[Callable[[Path], None]], watch: Watch) -> Iterator[dict[str, Any]]:
-    """Try a file in a process of its own, and yield what came of it."""
-    reading, writing = os.pipe()
+def forked(group: Sequence[tuple[str, bytes, Ways]], path: Path, watch: Watch, marker: Path) -> None:
+    """Try some files in a process of their own, and print what came of each."""
+    sys.stdout.flush()
     process = os.fork()
-    if not process:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    if process:
+        _, status = os.waitpid(process, 0)
+        if status:
+            print(json.dumps({"name": f"one of {[name for name, *_ in group]}", "died": status}), flush=True)
+        return
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    for name, data, ways in group:
+        path.write_bytes(data)
         for way in ways:
-            os.write(writing, (json.dumps(tried(way, path, watch)) + "\n").encode())
-        os._exit(0)
-    os.close(writing)
-    begin = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    with os.fdopen(reading) as lines:
-        found = [json.loads(line) for line in lines]
-    _, status, usage = os.wait4(process, 0)
-    if status:
-        found.append({"way": "?", "code": status, "trace": f"died: {status}", "events": [], "seconds": 0,
-                      "printed": "", "length": 0})  # fmt: skip
-    for result in found:
-        yield {"name": name, **result, "memory": usage.ru_maxrss * 1024 - begin}
+            print(json.dumps({"name": name, **tried(way, path, watch, marker)}), flush=True)
+    os._exit(0)
 
 
-def files(what: str, entrances: Entrances, marker: str) -> Iterator[tuple[str, bytes, list[Callable[[Path], None]]]]:
-    state = entrances.good()
+def files(what: str, entrances: Entrances, marker: str) -> Iterator[tuple[str, bytes, Ways]]:
+    """Yield each hostile file of a kind, and the ways that it is to go."""
     to_use = [entrances.test, entrances.resume]
+    state = entrances.good() if what != "configs" else {}
     evil = str(entrances.folder / "evil.py")
+    made = entrances.folder / "made.pt"
     if what == "pickles":
-        for name, data in hostile.pickles(marker):
-            yield name, data, [entrances.load, entrances.test]
-        for name, data in list(hostile.pickles(marker))[::12]:  # which is all one to it: `load` comes first
-            yield name, data, [entrances.resume]
+        for number, (name, data) in enumerate(hostile.pickles(marker)):  # `load` comes first in all of them
+            yield name, data, [entrances.load, entrances.test] if number % 20 else [entrances.load, *to_use]
     elif what == "states":
         for name, changed in hostile.states(state):
-            save(changed, entrances.folder / "made.pt")
-            yield name, (entrances.folder / "made.pt").read_bytes(), to_use
+            save(changed, made)
+            yield name, made.read_bytes(), [*to_use, entrances.override]
     elif what == "embedded":
         for name, text in hostile.configs(entrances.config, marker, evil):
-            save({**state, "config": text}, entrances.folder / "made.pt")
-            yield name, (entrances.folder / "made.pt").read_bytes(), to_use
+            save({**state, "config": text}, made)
+            yield name, made.read_bytes(), to_use
     elif what == "configs":
         for name, text in hostile.configs(entrances.config, marker, evil):
             yield name, text.encode("utf-8", "surrogatepass"), [entrances.config_file]
 
 
-def run(folder: Path, what: str) -> None:
+def run(folder: Path, what: str, part: int) -> None:
+    """Try every file of a kind, or one in ``part`` of them."""
     torch.set_num_threads(1)
     (folder / "work").mkdir()
     os.chdir(folder)
-    marker = str(folder / "executed")
-    (folder / "evil.py").write_text(f"open({marker!r}, 'w').close()\n")
+    marker = folder / "executed"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
     entrances = Entrances(folder)
-    good = folder / "good.pt"
-    save(entrances.good(), good)
+    good, config = folder / "good.pt", folder / "config.json"
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        save(entrances.good(), good)
         for way in (entrances.test, entrances.resume):  # so that all is imported
             with contextlib.suppress(SystemExit):
                 way(good)
     watch = Watch(folder)
+    harmless = [("nothing hostile", good.read_bytes(), [entrances.load, entrances.test, entrances.resume])]
+    if what == "configs":
+        harmless = [("nothing hostile", config.read_bytes(), [entrances.config_file])]
     path = folder / ("hostile.json" if what == "configs" else "hostile.pt")
-    for name, data, ways in [("nothing hostile", good.read_bytes(), [entrances.test, entrances.resume])] * (
-        what != "configs"
-    ) + [*files(what, entrances, marker)]:
-        path.write_bytes(data)
-        for result in forked(name, path, ways, watch):
-            result["executed"] = Path(marker).exists()
-            Path(marker).unlink(missing_ok=True)
-            print(json.dumps(result), flush=True)
+    every = itertools.chain(harmless, itertools.islice(files(what, entrances, str(marker)), 0, None, part))
+    while group := [*itertools.islice(every, GROUP)]:
+        forked(group, path, watch, marker)
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]).resolve(), sys.argv[2])
+    run(Path(sys.argv[1]).resolve(), sys.argv[2], int(sys.argv[3]))

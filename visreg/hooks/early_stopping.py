@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, field
-from attrs.validators import and_, ge, in_, instance_of, min_len
+from attrs.validators import and_, ge, in_, instance_of, min_len, optional
+from torch import Tensor
 
 from visreg.hook import Hook
 from visreg.hooks.readings import monitored
@@ -35,8 +37,8 @@ class EarlyStopping(Hook):
     mode: Literal["max", "min"] = field(default="max", validator=in_(("max", "min")))
     patience: int = field(default=5, validator=[instance_of(int), ge(1)])
     min_delta: float = field(default=0.0, validator=ge(0))
-    best: float | None = field(default=None, init=False)
-    waited: int = field(default=0, init=False)
+    best: float | None = field(default=None, init=False, validator=optional(instance_of((Real, Tensor))))
+    waited: int = field(default=0, init=False, validator=instance_of(int))
 
     def monitors(self) -> tuple[str, ...]:
         return (self.monitor,)

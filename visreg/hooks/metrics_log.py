@@ -45,8 +45,10 @@ class MetricsLog(Hook):
     every: int = field(default=50, validator=[instance_of(int), ge(1)])
     _losses: LossMean = field(factory=LossMean, init=False, repr=False)
     _file: FileIO | None = field(default=None, init=False, repr=False)
-    _offset: int = field(default=0, init=False)  # how many bytes of the file are known to be right
-    _waiting: bytes = field(default=b"", init=False, repr=False)  # lines that the disk would not take
+    # How many bytes of the file are known to be right.
+    _offset: int = field(default=0, init=False, validator=[instance_of(int), ge(0)])
+    # Lines that the disk would not take.
+    _waiting: bytes = field(default=b"", init=False, repr=False, validator=instance_of(bytes))
 
     def before_train(self, runner: Runner) -> None:
         if dist.is_main():

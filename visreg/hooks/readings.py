@@ -67,7 +67,13 @@ class LossMean:
         return {name: _mean(column) for name, column in self._columns().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up where ``state`` left off."""
+        """Take up where ``state`` left off.
+
+        Raises:
+            ValueError: if it is of something else.
+        """
+        if not all(isinstance(name, str) and torch.stack([*column]).dim() == 1 for name, column in state.items()):
+            raise ValueError("the losses are not one number for each step")
         steps = max(map(len, state.values()), default=0)
         self.seen = [{name: column[i] for name, column in state.items() if i < len(column)} for i in range(steps)]
 
