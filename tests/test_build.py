@@ -13,9 +13,10 @@ from PIL import Image
 from tiny import StopAt, assert_same, snapshot, tiny_config
 
 from visreg import dist
-from visreg.build import build_evaluator, build_runner, find_device
+from visreg.build import build_evaluator, build_runner
 from visreg.checkpoint import resume
 from visreg.config import loads_json
+from visreg.device import find_device
 from visreg.errors import ConfigError, DataError, ResourceError
 from visreg.hooks.checkpoint import Checkpoint
 from visreg.hooks.console import Console

@@ -8,9 +8,10 @@ from tiny import StopAt, assert_same, snapshot, tiny_config
 
 from tests.conftest import ROOT
 from visreg import generators
-from visreg.build import build_runner, find_device
+from visreg.build import build_runner
 from visreg.checkpoint import resume
 from visreg.config import load_config
+from visreg.device import find_device
 from visreg.evaluate import evaluate_checkpoint
 from visreg.loader import SampleLoader, TensorLoader
 

@@ -19,7 +19,7 @@ ZOOS = (
 FLOORS = (
     {"errors", "faults"},
     {"dist", "annotations", "entry_points", "adopted", "archive", "generators", "run_lock", "snapshot", "whole_file"},
-    {"options", "signals", "sampler"},
+    {"options", "signals", "sampler", "device"},
     {"registry", "data", "checkpoint", "config", "batching", "misfit"},
     {"tables", "schema", "samples", "worker"},
     {"task", "workers", "resume", "stream"},
@@ -28,6 +28,7 @@ FLOORS = (
     {"parts", "diagnosis", "contradictions"},
     {"dry_run"},
     {"check"},
+    {"build_data"},
     {"build"},
     {"bad_batch", "data_check", "evaluate", "listing", "new_plugin", "log"},
     {"cli"},

@@ -20,7 +20,6 @@ from typing import Any
 
 from attrs import frozen
 
-
 LONGEST = 4000  # characters of one mistake, which may be about a value of any length
 LONGEST_NAME = 200  # characters of what may be a name that is misspelt
 

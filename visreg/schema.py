@@ -234,7 +234,7 @@ SLOTS: Mapping[str, Slot] = {
     "model": Slot(registry=MODELS),
     "loss": Slot(registry=LOSSES),
     "metrics": Slot(registry=METRICS, many=True),
-    "optimizer": Slot(registry=OPTIMIZERS, given=frozenset({"params"})),
+    "optimizer": Slot(registry=OPTIMIZERS, given=frozenset({"params"}), offered=frozenset({"fused"})),
     "schedule": Slot(
         registry=SCHEDULES,
         given=frozenset({"optimizer"}),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +90,9 @@ class MetricsLog(Hook):
 
     def state_dict(self) -> dict[str, Any]:
         waiting = self._waiting.decode()
+        if self._file is not None:
+            with suppress(OSError):  # what a save counts on is to be on the disk before it
+                os.fsync(self._file.fileno())
         return {"offset": self._offset, "waiting": waiting, "losses": self._losses.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,0 +1,186 @@
+"""From a config's data sections to loaders."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import fields
+
+from visreg import dist
+from visreg.batching import Batching
+from visreg.check import check_config
+from visreg.config import Config, ConfigPath, config_from, show_path
+from visreg.data import Dataset, Sample, Transform
+from visreg.datasets.wrappers import check_same
+from visreg.device import find_device
+from visreg.errors import ConfigError, DataError, Problem, VisregError
+from visreg.loader import Loader, SampleLoader, TensorLoader
+from visreg.registry import DATASETS, SAMPLERS, TRANSFORMS, Registry, Spec
+from visreg.sampler import Sampler
+from visreg.schema import DataConfig, Schema
+from visreg.stream import StreamLoader
+
+logger = logging.getLogger("visreg")
+
+GPU_SHARE = 0.25  # of a GPU's free memory: what a dataset held there may take
+NOT_OF_STREAMS = ("sampler", "shuffle", "drop_last", "workers", "on_bad_sample", "in_memory")
+
+
+class DataBuilder:
+    """Builds the data of one config, each failure with the place in the config that it comes from."""
+
+    def __init__(self, config: Config | Mapping[str, Any], plugin_files: Collection[Path]) -> None:
+        self.config: Config = config if isinstance(config, Config) else config_from(config)
+        torch.use_deterministic_algorithms(False)  # an earlier run of this process may have asked for them
+        self.schema: Schema = check_config(self.config, plugin_files=plugin_files)
+        self.run = self.schema.run
+        self.device = find_device(self.run.device)
+        dist.join(self.device)
+        if self.run.deterministic:
+            torch.use_deterministic_algorithms(True)
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+            torch.backends.cudnn.benchmark = False
+        self.opened: dict[str, Dataset] = {}
+        self.unread: set[str] = set()  # splits whose classes were not known before they were read
+
+    def build(self, registry: Registry[Any], spec: Spec, path: ConfigPath, **context: Any) -> Any:
+        """Return what ``spec`` describes; a bad argument that only shows now is a mistake in the config like any."""
+        location = self.config.where(path)
+        try:
+            return registry.build(spec, location, **context)
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
+            if isinstance(error, VisregError):
+                raise
+            notes = "; ".join(getattr(error, "__notes__", ()))
+            raise ConfigError(
+                [Problem(show_path(path), f"{type(error).__name__}: {error} ({notes})", location)]
+            ) from error
+
+    def build_all(self, registry: Registry[Any], specs: Sequence[Spec], path: ConfigPath) -> list[Any]:
+        """Return what each spec of a list describes."""
+        return [self.build(registry, spec, (*path, index)) for index, spec in enumerate(specs)]
+
+    def dataset(self, split: str) -> Dataset:
+        """Return the dataset of a split, opened."""
+        section: DataConfig = getattr(self.schema, split)
+        dataset: Dataset = self.build(DATASETS, section.dataset, (split, "dataset"))
+        if not dataset.info.classes:
+            self.unread.add(split)
+        dataset.open()
+        for other in self.opened.values():
+            check_same(other, dataset)
+        self.opened[split] = dataset
+        return dataset
+
+    def samples(self, split: str) -> tuple[Dataset, list[Transform]]:
+        """Return the dataset of a split, opened, and what each sample of it passes through."""
+        section: DataConfig = getattr(self.schema, split)
+        return self.dataset(split), self.build_all(TRANSFORMS, section.transforms, (split, "transforms"))
+
+    def loader(self, split: str) -> Loader:
+        """Return the loader of a split, from memory if it fits and nothing is done to single samples."""
+        section: DataConfig = getattr(self.schema, split)
+        dataset, transforms = self.samples(split)
+        batch_transforms = self.build_all(TRANSFORMS, section.batch_transforms, (split, "batch_transforms"))
+        stream = self.stream(split, dataset)
+        if stream is not None:
+            return self.stream_loader(split, dataset, stream, transforms, batch_transforms)
+        batching = self.batching(split, section, dataset)
+        tensors = self._tensors(section, dataset) if section.in_memory is not False and not transforms else None
+        if tensors is not None and self._fits(tensors):
+            held = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+            return TensorLoader(info=dataset.info, tensors=held, batching=batching, batch_transforms=batch_transforms)
+        if section.in_memory is True:
+            raise DataError(f"{split}.in_memory: {dataset.info.name} cannot be held in memory; set in_memory='auto'")
+        return SampleLoader(
+            dataset=dataset,
+            transforms=transforms,
+            batching=batching,
+            batch_transforms=batch_transforms,
+            device=self.device,
+            workers=section.workers,
+            timeout=section.timeout,
+            on_bad_sample=section.on_bad_sample,
+            max_bad_samples=section.max_bad_samples,
+        )
+
+    def stream(self, split: str, dataset: Dataset) -> Callable[[int], Iterator[Sample]] | None:
+        """Return what gives the samples if the dataset is a stream, and see that the section is meant for it."""
+        section: DataConfig = getattr(self.schema, split)
+        stream, name = dataset.stream(), dataset.info.name
+        default = {each.name: each.default for each in fields(DataConfig)}
+        useless = [key for key in NOT_OF_STREAMS if getattr(section, key) != default[key]]
+        wrong: tuple[str, str] | None = None
+        if stream is None and section.samples_per_epoch is not None:
+            wrong = ("samples_per_epoch", f"of no use, since {name} is no stream; remove it")
+        elif stream is not None and section.samples_per_epoch is None:
+            wrong = ("samples_per_epoch", f"missing; {name} is a stream, so say how many samples make an epoch")
+        elif stream is not None and useless:
+            wrong = (useless[0], f"{name} is a stream; remove it")
+        if wrong:
+            path = (split, wrong[0])
+            raise ConfigError([Problem(show_path(path), wrong[1], self.config.where(path))])
+        return stream
+
+    def stream_loader(
+        self,
+        split: str,
+        dataset: Dataset,
+        start_at: Callable[[int], Iterator[Sample]],
+        transforms: Sequence[Transform],
+        batch_transforms: Sequence[Transform],
+    ) -> StreamLoader:
+        """Return the loader of a split whose dataset is a stream."""
+        section: DataConfig = getattr(self.schema, split)
+        return StreamLoader(
+            info=dataset.info,
+            start_at=start_at,
+            samples=section.samples_per_epoch or 0,
+            batch_size=section.batch_size,
+            train=split == "train",
+            seed=self.run.seed,
+            device=self.device,
+            transforms=transforms,
+            batch_transforms=batch_transforms,
+        )
+
+    def batching(self, split: str, section: DataConfig, dataset: Dataset) -> Batching:
+        """Return which samples make up which batch of a split."""
+        sampler = None
+        if section.sampler is not None:
+            context = {"dataset": dataset, "batch_size": section.batch_size}
+            path = (split, "sampler")
+            sampler = self.build(SAMPLERS, section.sampler, path, **context)
+            if not isinstance(sampler, Sampler):
+                message = f"{type(sampler).__name__} is not a Sampler; derive it from visreg.Sampler"
+                raise ConfigError([Problem(show_path(path), message, self.config.where(path))])
+        return Batching(
+            size=len(dataset),
+            batch_size=section.batch_size,
+            train=split == "train",
+            seed=self.run.seed,
+            drop_last=section.drop_last,
+            shuffle=section.shuffle,
+            sampler=sampler,
+        )
+
+    def _tensors(self, section: DataConfig, dataset: Dataset) -> Mapping[str, torch.Tensor] | None:
+        """Return all samples at once, or None if they do not fit, or some are to be skipped."""
+        try:
+            return dataset.tensors()
+        except DataError as error:
+            if section.on_bad_sample == "error":
+                raise
+            logger.warning("%s is read sample by sample, and not held in memory: %s", dataset.info.name, error)
+            return None
+
+    def _fits(self, tensors: Mapping[str, torch.Tensor]) -> bool:
+        if self.device.type != "cuda":
+            return True  # it is in this machine's memory already
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return sum(tensor.nbytes for tensor in tensors.values()) <= GPU_SHARE * free
