@@ -12,7 +12,7 @@ from attrs import frozen
 
 from visreg.config import ConfigPath, loads_json, show_path
 from visreg.errors import CheckpointError, ConfigError
-from visreg.misfit import TO_RESUME, check_form, first
+from visreg.misfit import first
 from visreg.schema import DEFAULT_HOOKS, SECTIONS
 
 logger = logging.getLogger("visreg")
@@ -105,7 +105,6 @@ def check_config(state: Mapping[str, Any], config: Mapping[str, Any], override: 
     Raises:
         CheckpointError: if the run could not end exactly as one that was never stopped; lists up to 20 differences.
     """
-    check_form(state, TO_RESUME, "resumed")
     try:
         changes = config_changes(loads_json(state["config"]), config)
     except (ConfigError, KeyError, TypeError, AttributeError, ValueError) as error:  # anyone may have written it
@@ -115,8 +114,8 @@ def check_config(state: Mapping[str, Any], config: Mapping[str, Any], override: 
     lines = "\n  ".join(first(map(str, changes)))
     if any(change.breaking for change in changes) and not override:
         raise CheckpointError(
-            f"this config is not the checkpoint's, of step {state['step']}, and the run would not end as one that was "
-            f"never stopped:\n  {lines}\nTake the changes back, train anew without --resume, or accept them with "
+            f"this config is not the checkpoint's, of step {state.get('step')}, and the run would not end as one that "
+            f"was never stopped:\n  {lines}\nTake the changes back, train anew without --resume, or accept them with "
             "--resume-override: weights, optimizer state and position are then the checkpoint's, all else the config's"
         )
     logger.info("the config is not the checkpoint's:\n  %s", lines)

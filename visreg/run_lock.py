@@ -39,7 +39,7 @@ class RunLock:
         """
         path = self.folder / NAME
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise ResourceError(f"{path}: cannot write the run's folder: {error.strerror}; set run.work_dir") from None
         try:

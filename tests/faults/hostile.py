@@ -29,6 +29,13 @@ def sealed(body: bytes) -> bytes:
     return body + MARK + hashlib.sha256(body).digest()
 
 
+def written(state: dict[str, Any]) -> bytes:
+    """Return what `save` would write, if it took a state of any kind."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return sealed(buffer.getvalue())
+
+
 def archive(pickled: bytes, *entries: tuple[str, bytes], kind: int = zipfile.ZIP_STORED) -> bytes:
     """Return an archive as `torch.save` writes it, with ``pickled`` in it."""
     buffer = io.BytesIO()
@@ -88,7 +95,8 @@ def calls(marker: str) -> Files:
         "subprocess Popen": (shell,), "subprocess run": (shell,), "subprocess getoutput": (touch,),
         "subprocess check_output": (shell,), "pty spawn": (shell,), "commands getoutput": (touch,),
         "builtins eval": (code,), "builtins exec": (code,), "__builtin__ eval": (code,), "__builtin__ exec": (code,),
-        "builtins __import__": ("antigravity",), "builtins open": (marker, "w"), "builtins compile": (code, "x", "exec"),
+        "builtins __import__": ("antigravity",), "builtins open": (marker, "w"), "builtins compile": (code, "x",
+        "exec"),
         "builtins getattr": (named("os system"), "__call__"), "builtins globals": (), "builtins print": ("x",),
         "builtins bytearray": (1 << 31,), "builtins range": (1 << 31,), "builtins breakpoint": (),
         "functools partial": (named("os system"), touch), "operator attrgetter": ("__class__.__mro__",),
@@ -258,7 +266,8 @@ def archives(marker: str) -> Files:
         ("place of the directory", directory + 16, b"\xff\xff\xff\x7f"), ("disk", directory + 4, b"\x01\x00\x01\x00"),
         ("size", listed + 24, b"\xff\xff\xff\x7f"), ("stored size", listed + 20, b"\xff\xff\xff\x7f"),
         ("both sizes", listed + 20, b"\xff\xff\xff\x7f" * 2), ("place", listed + 42, b"\xf0\xff\xff\x7f"),
-        ("checksum", listed + 16, b"\0\0\0\0"), ("method", listed + 10, b"\x63\x00"), ("flags", listed + 8, b"\x01\x00"),
+        ("checksum", listed + 16, b"\0\0\0\0"), ("method", listed + 10, b"\x63\x00"), ("flags", listed + 8,
+        b"\x01\x00"),
         ("length of a name", listed + 28, b"\xff\xff"), ("length of an extra", listed + 30, b"\xff\xff"),
         ("sizes of ZIP64", listed + 20, b"\xff\xff\xff\xff" * 2),
     ):  # fmt: skip
@@ -348,8 +357,10 @@ def states(state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     weight = next(iter(state["task"]))
     hook = {item["type"]: index for index, item in enumerate(state["hooks"])}
     inner = {
-        ("step",): [1 << 80, True, -5, 1 << 40], ("evaluated",): [1 << 80, -1], ("skipped",): [["x"], [None], [1 << 90]],
-        ("overflows",): [1 << 90], ("accumulate",): [1 << 90, 0, -3, True], ("scores",): [{"x": "y"}, {1: 2}, {"x": []}],
+        ("step",): [1 << 80, True, -5, 1 << 40], ("evaluated",): [1 << 80, -1], ("skipped",): [["x"], [None],
+        [1 << 90]],
+        ("overflows",): [1 << 90], ("accumulate",): [1 << 90, 0, -3, True], ("scores",): [{"x": "y"}, {1: 2},
+        {"x": []}],
         ("task", weight): [None, "x", [1.0], torch.ones(1), torch.ones(3, dtype=torch.int64)],
         ("task", 7): [torch.ones(1)],
         ("optimizer", "state"): [None, [], {0: None}, {"x": "y"}, {0: {"momentum_buffer": "x"}}],
@@ -371,7 +382,8 @@ def states(state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         ("hooks",): [[None], ["x"], [{}], [{"type": []}], [{"type": "EMA"}]],
         ("hooks", hook["EMA"], "state"): [None, {"x": 1}, "x", {"average": None}, {"average": {weight: "x"}},
                                           {"average": {1: torch.ones(1)}}, {"average": [1]}],
-        ("hooks", hook["EarlyStopping"], "state"): [{"best": "x", "waited": 0}, {"best": None, "waited": "x"}, {"x": 1}],
+        ("hooks", hook["EarlyStopping"], "state"): [{"best": "x", "waited": 0}, {"best": None, "waited": "x"},
+        {"x": 1}],
         ("hooks", hook["Checkpoint"], "state"): [{"best_score": "x"}, {"best_score": [1]}, {"x": 1}],
         ("hooks", hook["MetricsLog"], "state", "offset"): ["x", None, -1, 1 << 80],
         ("hooks", hook["MetricsLog"], "state", "waiting"): [None, 1, b"x"],
@@ -389,11 +401,13 @@ def _changed(state: dict[str, Any], change: Callable[[dict[str, Any]], None]) ->
 
 
 IMPORT_PATHS = (
-    "os.system", "builtins.eval", "builtins.exec", "builtins.__import__", "subprocess.Popen", "torch.load", "torch.hub.load",
+    "os.system", "builtins.eval", "builtins.exec", "builtins.__import__", "subprocess.Popen", "torch.load",
+    "torch.hub.load",
     "a.b.c", "__import__", "__class__", "__init__", "__builtins__", "eval", "exec", "open", "os:system", "posix.system",
     "../evil", "./evil.py", "evil.py", "evil", "visreg.registry.load_file", "visreg.registry:load_file", "pickle.loads",
     "functools.partial", "torch.nn.Linear.__init__", "lambda: 0", "().__class__", "{{__import__('os')}}", "\0", "",
-    "x" * 1_000_000, "torch.utils.cpp_extension.load_inline", "EMA; import os", "runpy.run_path", "importlib.import_module",
+    "x" * 1_000_000, "torch.utils.cpp_extension.load_inline", "EMA; import os", "runpy.run_path",
+    "importlib.import_module",
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Gives every hostile file to visreg, each in a process of its own, and tells what came of it, as lines of JSON.
+"""Gives hostile files to visreg, and tells what came of each, as lines of JSON.
 
-``python hostile_run.py FOLDER WHAT`` is a process, forked from for each file once all is imported, since an audit hook
-cannot be taken off.
+``python hostile_run.py FOLDER '{"pickles": 1}'`` imports all there is, forks processes that take some files each, and
+watches them with an audit hook, which nothing can take off.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 import hostile
 import torch
@@ -37,8 +35,10 @@ LIBRARIES = tuple({str(Path(module.__file__).parents[1]) for module in (torch, o
 PACKAGES = ("torch", "torchvision", "visreg", "numpy", "rich", "attr", "encodings", "hostile", "mpl_toolkits")
 FORBIDDEN = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill", "os.putenv", "os.chmod",
-    "os.chown", "os.startfile", "subprocess.", "socket.__new__", "socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto", "pty.", "ctypes.", "pickle.", "webbrowser.",
-    "urllib.", "shutil.", "code.__new__", "function.__new__", "sys.set", "signal.", "builtins.breakpoint", "cpython.run",
+    "os.chown", "os.startfile", "subprocess.", "socket.__new__", "socket.connect", "socket.bind",
+    "socket.getaddrinfo", "socket.sendto", "pty.", "ctypes.", "pickle.", "webbrowser.",
+    "urllib.", "shutil.", "code.__new__", "function.__new__", "sys.set", "signal.", "builtins.breakpoint",
+    "cpython.run",
     "ftplib.", "http.", "smtplib.", "sqlite3.", "tempfile.mkstemp", "syslog.",
 )  # fmt: skip
 WRITES = {
@@ -151,14 +151,16 @@ def tried(way: Callable[[Path], None], path: Path, watch: Watch, marker: Path) -
             "printed": printed[-600:]}  # fmt: skip
 
 
-def forked(group: Sequence[tuple[str, bytes, Ways]], path: Path, watch: Watch, marker: Path) -> None:
+def forked(what: str, group: Sequence[tuple[str, bytes, Ways]], path: Path, watch: Watch, marker: Path) -> None:
     """Try some files in a process of their own, and print what came of each."""
     sys.stdout.flush()
     process = os.fork()
     if process:
         _, status = os.waitpid(process, 0)
         if status:
-            print(json.dumps({"name": f"one of {[name for name, *_ in group]}", "died": status}), flush=True)
+            print(
+                json.dumps({"kind": what, "name": f"one of {[name for name, *_ in group]}", "died": status}), flush=True
+            )
         return
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
@@ -166,7 +168,7 @@ def forked(group: Sequence[tuple[str, bytes, Ways]], path: Path, watch: Watch, m
     for name, data, ways in group:
         path.write_bytes(data)
         for way in ways:
-            print(json.dumps({"name": name, **tried(way, path, watch, marker)}), flush=True)
+            print(json.dumps({"kind": what, "name": name, **tried(way, path, watch, marker)}), flush=True)
     os._exit(0)
 
 
@@ -175,25 +177,22 @@ def files(what: str, entrances: Entrances, marker: str) -> Iterator[tuple[str, b
     to_use = [entrances.test, entrances.resume]
     state = entrances.good() if what != "configs" else {}
     evil = str(entrances.folder / "evil.py")
-    made = entrances.folder / "made.pt"
     if what == "pickles":
         for number, (name, data) in enumerate(hostile.pickles(marker)):  # `load` comes first in all of them
             yield name, data, [entrances.load, entrances.test] if number % 20 else [entrances.load, *to_use]
     elif what == "states":
         for name, changed in hostile.states(state):
-            save(changed, made)
-            yield name, made.read_bytes(), [*to_use, entrances.override]
+            yield name, hostile.written(changed), [*to_use, entrances.override]
     elif what == "embedded":
         for name, text in hostile.configs(entrances.config, marker, evil):
-            save({**state, "config": text}, made)
-            yield name, made.read_bytes(), to_use
+            yield name, hostile.written({**state, "config": text}), to_use
     elif what == "configs":
         for name, text in hostile.configs(entrances.config, marker, evil):
             yield name, text.encode("utf-8", "surrogatepass"), [entrances.config_file]
 
 
-def run(folder: Path, what: str, part: int) -> None:
-    """Try every file of a kind, or one in ``part`` of them."""
+def run(folder: Path, kinds: dict[str, int]) -> None:
+    """Try the files of some kinds, one in so many of each."""
     torch.set_num_threads(1)
     (folder / "work").mkdir()
     os.chdir(folder)
@@ -207,14 +206,16 @@ def run(folder: Path, what: str, part: int) -> None:
             with contextlib.suppress(SystemExit):
                 way(good)
     watch = Watch(folder)
-    harmless = [("nothing hostile", good.read_bytes(), [entrances.load, entrances.test, entrances.resume])]
-    if what == "configs":
-        harmless = [("nothing hostile", config.read_bytes(), [entrances.config_file])]
-    path = folder / ("hostile.json" if what == "configs" else "hostile.pt")
-    every = itertools.chain(harmless, itertools.islice(files(what, entrances, str(marker)), 0, None, part))
-    while group := [*itertools.islice(every, GROUP)]:
-        forked(group, path, watch, marker)
+    ways = [entrances.load, entrances.test, entrances.resume]
+    for what, part in kinds.items():
+        harmless = ("nothing hostile", good.read_bytes(), ways)
+        if what == "configs":
+            harmless = ("nothing hostile", config.read_bytes(), [entrances.config_file])
+        path = folder / ("hostile.json" if what == "configs" else "hostile.pt")
+        every = itertools.chain([harmless], itertools.islice(files(what, entrances, str(marker)), 0, None, part))
+        while group := [*itertools.islice(every, GROUP)]:
+            forked(what, group, path, watch, marker)
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]).resolve(), sys.argv[2], int(sys.argv[3]))
+    run(Path(sys.argv[1]).resolve(), json.loads(sys.argv[2]))

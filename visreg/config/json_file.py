@@ -13,7 +13,7 @@ from visreg.config.rewriter import BASE, REFERENCE
 from visreg.config.text import read_json
 from visreg.errors import ConfigError, Location, suggest
 
-_STRING_OR_REFERENCE = re.compile(rf'"(?:[^"\\]|\\.)*"|{REFERENCE.pattern}')
+_STRING_OR_REFERENCE = re.compile(rf'"(?:[^"\\]++|\\.)*+"|{REFERENCE.pattern}')
 _MARKED = re.compile("\0_base_\\.([\\w.]+)\0")
 
 

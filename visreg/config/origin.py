@@ -133,7 +133,7 @@ def shown(file: str | Path) -> str:
     return str(file)
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}:,\n]|[^\s\[\]{}:,"]+')
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}:,\n]|[^\s\[\]{}:,"]+')
 
 
 def json_origin(text: str) -> tuple[Origin, list[tuple[ConfigPath, int, int]]]:

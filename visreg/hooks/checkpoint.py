@@ -69,7 +69,7 @@ class Checkpoint(Hook):
     best: str | None = field(default=None, validator=optional(and_(instance_of(str), min_len(1))))
     mode: Literal["max", "min"] = field(default="max", validator=in_(("max", "min")))
     asynchronous: bool | Literal["auto"] = field(default="auto", validator=in_((True, False, "auto")))
-    best_score: float | None = field(default=None, init=False, validator=optional(instance_of(Real)))
+    best_score: float | None = field(default=None, init=False, validator=optional(instance_of((float, int, Real))))
     _is_best: bool = field(default=False, init=False)
     _saved: int = field(default=0, init=False)  # the step of the latest save that is known to have gone well
     _under_way: _Save | None = field(default=None, init=False)
