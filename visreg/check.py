@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from visreg.registry import Registry, kind_of, load_file
 from visreg.schema import NESTED, SECTIONS, SLOTS, Schema, Slot
 
 Found = Iterator[tuple[ConfigPath, str]]
+MOST = 1000  # mistakes that are looked for; a config with more is something else
 
 
 def check_config(config: Config, *, dry_run: bool = True, plugin_files: Collection[Path] = ()) -> Schema:
@@ -48,7 +50,7 @@ def check_config(config: Config, *, dry_run: bool = True, plugin_files: Collecti
     """
     found = [*_plugin_problems(config, plugin_files)]
     lost = [f"{_entry(config, problem)!r}, reported above," for problem in found]
-    static = list(static_problems(config.values))
+    static = list(islice(static_problems(config.values), MOST))
     found += [_problem(config, path, message, lost) for path, message in static]
     if dry_run:
         from visreg.dry_run import dry_run_problems
@@ -94,7 +96,7 @@ def _plugin_problems(config: Config, plugin_files: Collection[Path]) -> Iterator
         if not isinstance(entry, (str, Path)):
             continue  # its type is looked at with all others
         if not str(entry).endswith(".py"):
-            yield from _package_problems(name, str(entry), location)
+            yield from _package_problems(name, str(entry), location, _may_run_code(config, location))
         elif path and not _may_run_code(config, location):
             if Path(entry).name in {Path(file).name for file in plugin_files}:
                 continue
@@ -113,14 +115,18 @@ def _may_run_code(config: Config, location: Location | None) -> bool:
     return by_python and location is not None and location.line > 0 and location.file.endswith(".py")
 
 
-def _package_problems(path: str, requirement: str, location: Location | None) -> Iterator[Problem]:
+def _package_problems(path: str, package: str, location: Location | None, trusted: bool) -> Iterator[Problem]:
     from importlib.metadata import PackageNotFoundError, version
 
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", package):
+        yield Problem(path, f"expected a .py file or the name of a package, got {package!r}", location)
+        return
     try:
-        version(requirement)
+        version(package)
     except (PackageNotFoundError, ValueError):
-        message = f"the package {requirement!r}, which provides components of this config, is not installed; "
-        yield Problem(path, f"{message}pip install {requirement}, or pip install -e its folder", location, 8)
+        message = f"the package {package!r}, which provides components of this config, is not installed; "
+        trust = "" if trusted else "if you trust it, "
+        yield Problem(path, f"{message}{trust}pip install {package}, or pip install -e its folder", location, 8)
 
 
 def static_problems(values: Mapping[str, Any]) -> Found:

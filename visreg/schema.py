@@ -26,6 +26,7 @@ from visreg.registry import (
     Spec,
 )  # fmt: skip
 
+LONGEST = 10**12  # steps or epochs
 DEFAULT_HOOKS: Sequence[Spec] = ({"type": "Console"}, {"type": "MetricsLog"}, {"type": "Checkpoint"})
 
 
@@ -95,8 +96,8 @@ class RunConfig:
         work_dir: the run's folder; ``work/<name of the config>`` by default.
     """
 
-    epochs: int | None = field(default=None, validator=optional(ge(1)))
-    steps: int | None = field(default=None, validator=optional(ge(1)))
+    epochs: int | None = field(default=None, validator=optional([ge(1), lt(LONGEST)]))
+    steps: int | None = field(default=None, validator=optional([ge(1), lt(LONGEST)]))
     eval_every: int | None = field(default=None, validator=optional(ge(1)))
     seed: int = field(default=0, validator=[ge(0), lt(2**63)])
     device: str = field(default="auto", validator=_device)
