@@ -20,7 +20,7 @@ FLOORS = (
     {"options"},
     {"registry", "data", "checkpoint", "config", "batching"},
     {"tables", "schema"},
-    {"task", "loader"},
+    {"task", "loader", "objects"},
     {"hook", "metric", "schedule"},
     {"runner", *ZOOS},
     {"parts", "diagnosis", "contradictions"},
