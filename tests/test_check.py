@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 from visreg.check import check_config, static_problems
 from visreg.config import config_from, load_config
 from visreg.errors import ConfigError
-from visreg.registry import load_file
+from visreg.registry import OPTIMIZERS, load_file
 
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if "tiny_vit" not in path.name)
 SMALL = {
@@ -244,10 +244,11 @@ def test_finds_every_misspelt_key_and_name_of_the_shipped_configs(path):
                 ]
                 spec.clear()
                 spec.update(items)
-                # A misspelling may be another name, such as CIFAR100: then it is the dry run that finds it.
+                # A misspelling may be another name, such as CIFAR100: then it is the dry run that finds it, unless it
+                # does as well, such as Adam.
                 found = list(static_problems(wrong)) or problems(wrong)
-                assert found, (where, word, misspelt)
-                tried += 1
+                assert found or (word == name and misspelt in OPTIMIZERS), (where, word, misspelt)
+                tried += bool(found)
                 suggested += any(f"{word!r}" in message for _, message in found)
     assert suggested >= 0.95 * tried
 

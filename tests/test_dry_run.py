@@ -184,3 +184,57 @@ def test_lets_right_transforms_pass(transforms):
 )
 def test_lets_right_components_pass(section, spec):
     assert problems({**COLOUR, section: spec}) == []
+
+
+SHAPES = {"type": "ShapeScenes", "targets": ["mask"], "image_size": 32}
+SEGMENTATION = copy.deepcopy(SMALL) | {
+    "task": {"type": "SemanticSegmentation"},
+    "model": {"type": "UNet", "num_classes": 8, "width": 4, "depth": 2},
+    "metrics": [{"type": "MeanIoU"}, {"type": "PixelAccuracy"}],
+    "hooks": [],
+    "train": {"dataset": SHAPES, "batch_size": 4},
+    "val": {"dataset": SHAPES, "batch_size": 4},
+}
+
+
+def segmentation(**changes):
+    """Return the small config of segmentation with some options changed; ``model__width`` is that of the model."""
+    values = copy.deepcopy(SEGMENTATION)
+    for path, value in changes.items():
+        section, _, option = path.partition("__")
+        values |= {section: {**values[section], option: value} if option else value}
+    return values
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "message"),
+    [
+        ({"model__num_classes": 7}, "model.num_classes", "7 outputs for the 8 classes of train.dataset"),
+        ({"model__in_channels": 1}, "model.in_channels", "is 1, but the images of train are (3, 32, 32)"),
+        ({"model": {"type": "resnet18", "num_classes": 8}}, "model", "must return logits of shape (N, num_classes, h"),
+        ({"loss": {"type": "MSELoss"}}, "loss", "must match"),
+        ({"loss": {"type": "NLLLoss"}}, "loss.type", "log-probabilities"),
+        ({"loss": {"type": "FocalLoss", "weight": [1.0]}}, "loss", "1 values for 8 classes"),
+        ({"metrics": [{"type": "Accuracy"}]}, "metrics[0]", "no 'label'"),
+        ({"metrics": [{"type": "MeanIoU", "num_classes": 5}]}, "metrics[0]", "the 5 classes are 0 to 4"),
+        ({"train__dataset": {"type": "ShapeScenes", "targets": ["label"]}}, "task", "the samples have no 'mask'"),
+        ({"train__transforms": [{"type": "RandomHorizontalFlip"}]}, None, None),
+        ({"model": {"type": "fcn_resnet50", "num_classes": 8}}, None, None),
+        ({"loss": {"type": "SumLoss", "losses": [{"type": "FocalLoss"}, {"type": "LovaszSoftmaxLoss"}]}}, None, None),
+    ],
+)
+def test_segmentation_is_checked_like_classification(changes, place, message):
+    found = problems(segmentation(**changes))
+    assert len(found) == bool(place), found
+    if place:
+        assert found[0][0] == place
+        assert message in found[0][1]
+
+
+def test_a_dataset_of_masks_whose_sizes_differ_is_checked_once_transforms_make_them_alike():
+    dataset = {"type": "VOCSegmentation", "root": "nowhere"}
+    resized = {"dataset": dataset, "batch_size": 4, "transforms": [{"type": "Resize", "size": [32, 32]}]}
+    assert problems(segmentation(train=resized, val=resized)) == [
+        ("model.num_classes", "the model has 8 outputs for the 21 classes of train.dataset")
+    ]
+    assert not problems(segmentation(train=resized, val=resized, model__num_classes=21))

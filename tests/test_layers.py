@@ -22,7 +22,7 @@ FLOORS = (
     {"options", "signals", "sampler", "device"},
     {"registry", "data", "checkpoint", "config", "batching", "misfit"},
     {"tables", "schema", "samples", "worker"},
-    {"task", "workers", "resume", "stream"},
+    {"task", "workers", "resume", "stream", "objects"},
     {"hook", "loader", "metric", "schedule", "finite", "state"},
     {"runner", *ZOOS},
     {"parts", "diagnosis", "contradictions"},

@@ -270,7 +270,7 @@ def test_options_of_everything_adopted_are_readable(kind, name):
 
 def test_enums_of_transforms_can_be_written():
     assert list(problems(TRANSFORMS.get("Resize"), {"size": 32, "interpolation": "bicubic"})) == []
-    assert TRANSFORMS.build({"type": "Resize", "size": [32, 32], "interpolation": "bicubic"}).size == [32, 32]
+    assert TRANSFORMS.build({"type": "Resize", "size": [32, 32], "interpolation": "bicubic"}).inner.size == [32, 32]
     ((option, said),) = problems(TRANSFORMS.get("AutoAugment"), {"policy": "mnist"})
     assert option == "policy"
     assert said == "expected 'imagenet' or 'cifar10' or 'svhn', got 'mnist'"

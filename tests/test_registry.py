@@ -9,7 +9,7 @@ import torch
 from installed import install, on_path
 from torch import nn
 
-from visreg import DATASETS, HOOKS, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULES, TRANSFORMS
+from visreg import DATASETS, HOOKS, LOSSES, MODELS, OPTIMIZERS, SCHEDULES, TASKS, TRANSFORMS
 from visreg.errors import Location, PluginError, RegistryError
 from visreg.registry import KINDS, Component, Registry, kind_of, load_file
 
@@ -263,7 +263,7 @@ def test_nested_spec_is_looked_up_where_its_annotation_says():
         (OPTIMIZERS, "adamw", "did you mean 'AdamW'"),
         (HOOKS, "resnet18", "is not among the hooks; it is one of the models"),
         (MODELS, "zzzzzz", "`visreg list models` shows all"),
-        (METRICS, "zzzzzz", "choose from Accuracy"),
+        (TASKS, "zzzzzz", "choose from Classification"),
     ],
 )
 def test_unknown_name_gets_advice(registry, name, said):

@@ -11,16 +11,22 @@ mask      int64 (H, W)        int64 (N, H, W)        class index of each pixel, 
 boxes     float32 (M, 4)      list of N (M, 4)       x1, y1, x2, y2 in pixels
 labels    int64 (M,)          list of N (M,)         class index of each box
 masks     bool (M, H, W)      list of N (M, H, W)    one mask for each box
+crowd     bool (M,)           list of N (M,)         the box is of many objects: not learnt, never a miss
+area      float32 (M,)        list of N (M,)         pixels of each object, where its mask or box does not tell
 index     int                 int64 (N,)             the sample's place in its dataset; added by the loader
-scores    (predictions only)  float32 (N, C)         probability of each class of the whole image
+scores    (predictions only)  float32 (N, C)         probability of each class of the whole image; where a ``mask`` is
+                                                     predicted, of each pixel: (N, C, H, W)
 ========  ==================  =====================  =========================================================
+
+Predicted ``boxes``, ``labels`` and ``masks`` are as in a batch, K found in each image, and ``scores`` is then a list
+of N float32 (K,), the best first: how sure each of them is. `visreg.objects` checks what belongs to objects.
 """
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +42,8 @@ Batch = dict[str, Any]
 Predictions = dict[str, Any]
 Transform = Callable[[Any], Any]
 
-RAGGED = frozenset({"boxes", "labels", "masks"})
+IGNORE = 255  # in a ``mask``: this pixel is neither learnt nor scored
+RAGGED = frozenset({"boxes", "labels", "masks", "crowd", "area"})
 
 
 def data_root() -> Path:
@@ -51,12 +58,40 @@ class DataInfo:
     Attributes:
         name: what scores on it are called, such as ``"MNIST"``.
         classes: the name of each class, by index; empty if unknown.
+        others: by key of a sample, the names of its classes where those are not ``classes``: a mask of a dataset of
+            boxes has a background.
         sample: a blank sample of the right shapes and dtypes; empty if unknown.
+        keys: what a sample holds, where it is known but the shapes are not.
     """
 
     name: str
     classes: tuple[str, ...] = ()
+    others: Mapping[str, tuple[str, ...]] = field(factory=dict, eq=False, repr=False)
     sample: Sample = field(factory=dict, eq=False, repr=False)
+    keys: tuple[str, ...] = ("image", "label")
+
+    def classes_of(self, key: str) -> tuple[str, ...]:
+        """Return the name of each class of ``key`` in a sample, such as ``"mask"``; empty if unknown."""
+        return self.others.get(key, self.classes)
+
+
+def blank_sample(keys: Collection[str], height: int, width: int, channels: int = 3) -> Sample:
+    """Return a black image with one object as large as itself, of class 0, and of what is known of it ``keys``.
+
+    >>> {key: tuple(value.shape) for key, value in blank_sample(("image", "boxes", "mask"), 24, 32).items()}
+    {'image': (3, 24, 32), 'mask': (24, 32), 'boxes': (1, 4)}
+    """
+    whole: Sample = {
+        "image": torch.zeros(channels, height, width, dtype=torch.uint8),
+        "label": torch.zeros((), dtype=torch.int64),
+        "mask": torch.zeros(height, width, dtype=torch.int64),
+        "boxes": torch.tensor([[0.0, 0.0, width, height]]),
+        "labels": torch.zeros(1, dtype=torch.int64),
+        "masks": torch.ones(1, height, width, dtype=torch.bool),
+        "crowd": torch.zeros(1, dtype=torch.bool),
+        "area": torch.tensor([float(height * width)]),
+    }
+    return {key: value for key, value in whole.items() if key in keys}
 
 
 class Dataset(ABC):

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from visreg import dist
 from visreg.config import ConfigPath
-from visreg.data import Batch, DataInfo, Sample, Transform, collate, to_device
+from visreg.data import Batch, DataInfo, Sample, Transform, blank_sample, collate, to_device
 from visreg.diagnosis import (
     advice,
     call_of,
@@ -101,6 +101,9 @@ class _DryRun:
             return self._make(registry, spec, context)
         except Exception as error:  # whatever a constructor raises, the config named it
             self._reraise_if_unable(error)
+            if registry is TASKS and (own := own_paths(error)):
+                self.found += own
+                raise _FailedError from error
             name, _, message = message_of(error).partition(": ")
             blamed = (name,) if name in spec else self._blame(registry, spec, context)
             message = message if blamed == (name,) else message_of(error)
@@ -220,7 +223,7 @@ class _DryRun:
         info: DataInfo = dataset.info
         if len(transforms) < len(section.transforms) or len(batch_transforms) < len(section.batch_transforms):
             return None, info
-        samples = [dict(info.sample)] if info.sample else _guesses()
+        samples = [dict(info.sample)] if info.sample else _guesses(info)
         made = [self._transform(sample, transforms, (name, "transforms"), bool(info.sample)) for sample in samples]
         if any(sample is None for sample in made) or len({shape_of(sample) for sample in made}) > 1:
             return None, info
@@ -371,8 +374,9 @@ class _DryRun:
             key: torch.zeros_like(value, device="cpu") if isinstance(value, Tensor) else value
             for key, value in predictions.items()
         }
-        if info is not None and info.classes and isinstance(batch.get("label"), Tensor):
-            batch = {**batch, "label": torch.full_like(batch["label"], len(info.classes) - 1)}
+        for key in ("label", "mask"):
+            if info is not None and info.classes_of(key) and isinstance(batch.get(key), Tensor):
+                batch = {**batch, key: torch.full_like(batch[key], len(info.classes_of(key)) - 1)}
         for index, metric in metrics.items():
             try:
                 metric.reset()
@@ -407,15 +411,15 @@ def dry_run_problems(schema: Schema, broken: Collection[ConfigPath] = ()) -> lis
 def _without_weights(spec: Spec) -> Spec:
     """Return a spec that loads no pretrained weights, which would be a download."""
     component = MODELS.find(spec["type"])
-    if component is None or component.owner != "torchvision":
+    if component is None or component.owner not in ("torchvision", "visreg"):
         return spec
     known = options_of(component.load())
     return {**spec, **{name: None for name in ("weights", "weights_backbone") if name in known}}
 
 
-def _guesses() -> list[Sample]:
+def _guesses(info: DataInfo) -> list[Sample]:
     """Return samples of unlike sizes, for data whose size is not known: transforms may make them alike."""
-    return [{"image": torch.zeros(3, *size, dtype=torch.uint8), "label": 0} for size in ((301, 403), (520, 390))]
+    return [blank_sample(info.keys, *size) for size in ((301, 403), (520, 390))]
 
 
 def _to(batch: Batch, device: str) -> Batch:

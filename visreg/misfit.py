@@ -22,8 +22,7 @@ def _is_count(value: Any) -> bool:
 
 def _is_scores(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(score, int | float | torch.Tensor | None)
-        for name, score in value.items()
+        isinstance(name, str) and isinstance(score, int | float | torch.Tensor | None) for name, score in value.items()
     )
 
 

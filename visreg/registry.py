@@ -312,11 +312,11 @@ def _all_plugins() -> dict[str, dict[str, tuple[Component, ...]]]:
     return found
 
 
-MODELS: Registry[nn.Module] = Registry("models")
+MODELS: Registry[nn.Module] = Registry("models", adapter="visreg.models.adopted:adapt")
 LOSSES: Registry[nn.Module] = Registry("losses")
 TASKS: Registry[Task] = Registry("tasks")
 DATASETS: Registry[Dataset] = Registry("datasets", adapter="visreg.datasets.adopted:adapt")
-TRANSFORMS: Registry[Transform] = Registry("transforms")
+TRANSFORMS: Registry[Transform] = Registry("transforms", adapter="visreg.transforms.adopted:adapt")
 SAMPLERS: Registry[Sampler] = Registry("samplers")
 METRICS: Registry[Metric] = Registry("metrics")
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizers")

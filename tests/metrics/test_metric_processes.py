@@ -3,6 +3,7 @@
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from visreg import dist
 from visreg.errors import DataError, DistributedError
 from visreg.metrics.accuracy import Accuracy, TopKAccuracy
 from visreg.metrics.confusion import F1, ConfusionMatrix, MeanClassAccuracy, Precision, Recall
+from visreg.metrics.overlap import Dice, MeanIoU
 
-KINDS = (Accuracy, TopKAccuracy, Precision, Recall, F1, MeanClassAccuracy, ConfusionMatrix)
+OVERLAPS = (partial(MeanIoU, key="label"), partial(Dice, key="label"))
+KINDS = (Accuracy, TopKAccuracy, Precision, Recall, F1, MeanClassAccuracy, ConfusionMatrix, *OVERLAPS)
 
 
 class Threads:

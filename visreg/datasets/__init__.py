@@ -3,5 +3,18 @@
 from visreg.adopted import exported
 from visreg.registry import DATASETS
 
-DATASETS.own(__name__, {"mnist": "MNIST", "digits": "Digits", "folder": "ImageFolder", "wrappers": "FirstAvailable"})
+DATASETS.own(
+    __name__,
+    {
+        "mnist": "MNIST",
+        "digits": "Digits",
+        "folder": "ImageFolder",
+        "shapes": "ShapeScenes",
+        "coco": "CocoDetection",
+        "voc": "VOCDetection",
+        "penn_fudan": "PennFudan",
+        "yolo": "YOLOFolder",
+        "wrappers": "FirstAvailable",
+    },
+)
 DATASETS.adopt("torchvision", exported("torchvision.datasets"))

@@ -17,9 +17,10 @@ from attrs import define, field
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from visreg.data import DataInfo, Dataset, Sample, data_root
+from visreg.data import DataInfo, Dataset, Sample, blank_sample, data_root
 from visreg.datasets.files import PATIENCE, DamagedError, fetch_once, reachable
 from visreg.datasets.known import KNOWN, Known
+from visreg.datasets.pairs import class_indices, pair, stack_of_images
 from visreg.errors import DataError, VisregError
 from visreg.options import options_of
 
@@ -38,9 +39,10 @@ def defaults(factory: Callable[..., Any]) -> dict[str, Any]:
 
     An adopted dataset's ``root`` is the data root.
     """
-    if not _makes_dataset(factory) and "root" in options_of(factory):
-        return {"root": str(data_root())}
-    return {}
+    if _makes_dataset(factory):
+        return {}
+    root = {"root": str(data_root())} if "root" in options_of(factory) else {}
+    return {**root, **_known(factory, {}).options}
 
 
 def _makes_dataset(factory: Callable[..., Any]) -> bool:
@@ -59,7 +61,7 @@ def _adopt(factory: Callable[..., Any], **arguments: Any) -> Adopted:
 class Adopted(Dataset):
     """A dataset of another library; it is made when it is opened.
 
-    Its samples may be dicts with the keys of `visreg.data`, or pairs of an image and a class index.
+    Its samples may be dicts with the keys of `visreg.data`, or pairs of an image and a class index, or a mask.
 
     Args:
         factory: makes the dataset.
@@ -79,13 +81,11 @@ class Adopted(Dataset):
     def info(self) -> DataInfo:
         if isinstance(self.source, Dataset):
             return self.source.info
-        known = KNOWN.get(self.name, Known(())) if _is_torchvisions(self.factory) else Known(())
-        classes = getattr(self.source, "classes", None) or known.classes
-        sample: Sample = {}
-        if known.shape:
-            image = torch.zeros(known.shape, dtype=torch.uint8)
-            sample = {"image": image, "label": torch.zeros((), dtype=torch.int64)}
-        return DataInfo(name=self.name, classes=tuple(map(str, classes)), sample=sample)
+        known = _known(self.factory, self.arguments)
+        classes = known.classes if known.values else getattr(self.source, "classes", None) or known.classes
+        keys, shape = ("image", known.key), known.shape
+        sample = blank_sample(keys, shape[1], shape[2], shape[0]) if shape else {}
+        return DataInfo(name=self.name, classes=tuple(map(str, classes)), sample=sample, keys=keys)
 
     def open(self) -> None:
         if self.source is not None:
@@ -147,7 +147,7 @@ class Adopted(Dataset):
 
     def _sample(self, item: Any, index: int) -> Sample:
         try:
-            return dict(item) if isinstance(item, Mapping) else _pair(item)
+            return dict(item) if isinstance(item, Mapping) else pair(item, _known(self.factory, self.arguments).values)
         except TypeError as error:
             raise DamagedError(f"{self.name}[{index}]: {error}") from error
 
@@ -199,7 +199,7 @@ class Adopted(Dataset):
             return self.source.labels()
         if any(getattr(self.source, name, None) for name in ("target_transform", "transforms")):
             return None
-        labels = _class_indices(getattr(self.source, "targets", getattr(self.source, "labels", None)))
+        labels = class_indices(getattr(self.source, "targets", getattr(self.source, "labels", None)))
         if labels is None or not len(labels) == len(self) > 0:
             return None
         return labels if int(labels[-1]) == int(self[len(self) - 1].get("label", -1)) else None
@@ -210,8 +210,8 @@ class Adopted(Dataset):
             return self.source.tensors()
         if any(getattr(self.source, name, None) for name in ("transform", "target_transform", "transforms")):
             return None
-        images = _stack_of_images(getattr(self.source, "data", None))
-        labels = _class_indices(getattr(self.source, "targets", getattr(self.source, "labels", None)))
+        images = stack_of_images(getattr(self.source, "data", None))
+        labels = class_indices(getattr(self.source, "targets", getattr(self.source, "labels", None)))
         if images is None or labels is None or not len(images) == len(labels) == len(self) or not len(self):
             return None
         last = self[len(self) - 1]
@@ -228,62 +228,11 @@ def _is_torchvisions(factory: Callable[..., Any]) -> bool:
     return str(getattr(factory, "__module__", "")).startswith("torchvision.")
 
 
-def _pair(item: Any) -> Sample:
-    """Return (image, class index) as a sample; other kinds of target join here.
-
-    Raises:
-        TypeError: if it is something else.
-    """
-    if not isinstance(item, (tuple, list)) or len(item) != 2:
-        size = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
-        raise TypeError(f"expected a dict or (image, class index), got a {type(item).__name__}{size}")
-    image, target = item
-    whole = isinstance(target, int) or (getattr(target, "shape", None) == () and int(target) == target)
-    if not whole:
-        raise TypeError(f"expected a class index beside the image, got a {type(target).__name__}: {target!r}"[:300])
-    return {"image": _image(image), "label": torch.tensor(int(target))}
-
-
-def _image(value: Any) -> Tensor:
-    """Return a Pillow image, an array (H, W[, C]) or a tensor ([C,] H, W) as a tensor (C, H, W).
-
-    Raises:
-        TypeError: if it is something else, or its numbers are neither uint8 nor floats.
-    """
-    if isinstance(value, Tensor):
-        image = value if value.ndim == 3 else value[None]
-    elif type(value).__name__ == "ndarray":
-        array = torch.as_tensor(value)
-        image = array.permute(2, 0, 1) if array.ndim == 3 else array[None]
-    elif hasattr(value, "tobytes") and hasattr(value, "mode"):
-        from visreg.datasets.image import to_tensor
-
-        return to_tensor(value)
-    else:
-        raise TypeError(f"expected a Pillow image, an array or a tensor, got a {type(value).__name__}")
-    if image.ndim != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-        raise TypeError(f"expected an image (C, H, W) of uint8 or floats, got {tuple(image.shape)} of {image.dtype}")
-    return image
-
-
-def _stack_of_images(data: Any) -> Tensor | None:
-    """Return images (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, C, H, W), or None if ``data`` is not that."""
-    if type(data).__name__ != "ndarray" and not isinstance(data, Tensor):
-        return None
-    images = torch.as_tensor(data)
-    if images.dtype != torch.uint8 or images.ndim not in (3, 4):
-        return None
-    if images.ndim == 3:
-        return images[:, None]
-    return images.permute(0, 3, 1, 2).contiguous() if images.shape[3] in (1, 3) else images
-
-
-def _class_indices(targets: Any) -> Tensor | None:
-    try:
-        labels = torch.as_tensor(targets)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    return labels.to(torch.int64) if labels.ndim == 1 and not labels.is_floating_point() else None
+def _known(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Known:
+    """Return what is known of a dataset made with ``arguments``, which may be nothing."""
+    known = KNOWN.get(getattr(factory, "__name__", ""), Known(())) if _is_torchvisions(factory) else Known(())
+    usual = all(arguments.get(name, value) == value for name, value in known.options.items())
+    return known if usual else Known(())
 
 
 def _hosts(factory: Callable[..., Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -45,13 +46,26 @@ def read_image(path: str | Path, mode: Mode = "RGB") -> Tensor:
         DataError: if the file cannot be read, is no ordinary file, is no image, is damaged, or has more than
             ``MAX_PIXELS`` pixels, which shows before they are decoded.
     """
+    return _read(path, lambda image: to_tensor(_upright(image), mode))
+
+
+def read_mask(path: str | Path) -> Tensor:
+    """Return the whole numbers in an image file, int64 (H, W): grey values, or places in a palette, as they are.
+
+    Raises:
+        DataError: as `read_image` does, and if the image is in colour.
+    """
+    return _read(path, _numbers)
+
+
+def _read(path: str | Path, convert: Callable[[Image.Image], Tensor]) -> Tensor:
     name = printable(path)
     try:
         with _open(path) as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{name}: {image.width}×{image.height} is more than {MAX_PIXELS:,} pixels; shrink it")
             image.load()
-            return to_tensor(_upright(image), mode)
+            return convert(image)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # a damaged file can make Pillow raise nearly anything
@@ -88,6 +102,15 @@ def to_tensor(image: Image.Image, mode: Mode | None = None) -> Tensor:
     image = image.convert(mode or ("L" if image.mode in ("1", "L", "LA") else "RGB"))
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.reshape(image.height, image.width, -1).permute(2, 0, 1).contiguous()
+
+
+def _numbers(image: Image.Image) -> Tensor:
+    if image.mode in SIXTEEN_BITS:
+        wide = torch.frombuffer(bytearray(image.convert("I").tobytes()), dtype=torch.int32)
+        return wide.view(image.height, -1).long()
+    if image.mode not in ("L", "P"):
+        raise ValueError(f"expected a whole number for each pixel, found an image of mode {image.mode}")
+    return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, -1).long()
 
 
 def _upright(image: Image.Image) -> Image.Image:

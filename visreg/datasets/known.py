@@ -1,16 +1,28 @@
-"""What is known of torchvision's classification datasets without reading them."""
+"""What is known of torchvision's datasets without reading them."""
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
 
 
 @frozen
 class Known:
-    """The classes of a dataset, and the shape (C, H, W) of its images; empty where that varies."""
+    """The classes of a dataset, and the shape (C, H, W) of its images; empty where that varies.
+
+    Attributes:
+        key: what the target is called in a sample.
+        options: those that all of this holds for; the dataset gets them by default.
+        values: the class of each value in a file of a mask, where it is not the value itself; others are to be ignored.
+    """
 
     classes: tuple[str, ...]
     shape: tuple[int, ...] = ()
+    key: str = "label"
+    options: Mapping[str, Any] = field(factory=dict)
+    values: Mapping[int, int] = field(factory=dict)
 
 
 def _numbered(count: int) -> tuple[str, ...]:
@@ -26,12 +38,25 @@ _EUROSAT = (
     "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop",
     "Residential", "River", "SeaLake",
 )  # fmt: skip
+_VOC = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+_CITYSCAPES = {
+    7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
+    20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car", 27: "truck",
+    28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
+}  # fmt: skip  # of its 34 labels those that its benchmark scores
 
 # Those whose number of classes depends on an option are left out, and so are those that are not one label an image.
 KNOWN = {
     "CIFAR10": Known(_CIFAR10, (3, 32, 32)),
     "CIFAR100": Known(_numbered(100), (3, 32, 32)),
     "Caltech256": Known(_numbered(257)),
+    "Cityscapes": Known(
+        tuple(_CITYSCAPES.values()), key="mask", options={"target_type": "semantic"},
+        values={value: place for place, value in enumerate(_CITYSCAPES)},
+    ),
     "Country211": Known(_numbered(211)),
     "DTD": Known(_numbered(47)),
     "EuroSAT": Known(_EUROSAT, (3, 64, 64)),
@@ -52,4 +77,5 @@ KNOWN = {
     "SVHN": Known(_numbered(10), (3, 32, 32)),
     "StanfordCars": Known(_numbered(196)),
     "USPS": Known(_numbered(10), (1, 16, 16)),
-}
+    "VOCSegmentation": Known(_VOC, key="mask"),
+}  # fmt: skip

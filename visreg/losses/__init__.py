@@ -3,4 +3,8 @@
 from visreg.adopted import exported
 from visreg.registry import LOSSES
 
+LOSSES.own(
+    __name__,
+    {"focal": "FocalLoss", "overlap": "DiceLoss LovaszSoftmaxLoss", "sums": "SumLoss", "yolo": "YOLOLoss"},
+)
 LOSSES.adopt("torch", exported("torch.nn.modules.loss"))

@@ -4,5 +4,10 @@ from visreg.registry import METRICS
 
 METRICS.own(
     __name__,
-    {"accuracy": "Accuracy TopKAccuracy", "confusion": "ConfusionMatrix F1 MeanClassAccuracy Precision Recall"},
+    {
+        "accuracy": "Accuracy TopKAccuracy",
+        "average_precision": "MeanAveragePrecision VOCAveragePrecision",
+        "confusion": "ConfusionMatrix F1 MeanClassAccuracy Precision Recall",
+        "overlap": "Dice MeanIoU PixelAccuracy",
+    },
 )

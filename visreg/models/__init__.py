@@ -3,6 +3,16 @@
 from visreg.adopted import registered_models
 from visreg.registry import MODELS
 
-MODELS.own(__name__, {"convnet": "ConvNet TwoConv LeNet DropoutConvNet PaddedConvNet", "mlp": "MLP"})
+MODELS.own(
+    __name__,
+    {
+        "convnet": "ConvNet TwoConv LeNet DropoutConvNet PaddedConvNet",
+        "deeplab": "DeepLabV3Plus",
+        "mlp": "MLP",
+        "rcnn": "FasterRCNN MaskRCNN",
+        "unet": "UNet",
+        "yolo": "YOLO",
+    },
+)
 for _package in ("", ".detection", ".segmentation", ".video"):
     MODELS.adopt("torchvision", registered_models(f"torchvision.models{_package}"))

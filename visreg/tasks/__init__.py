@@ -2,4 +2,7 @@
 
 from visreg.registry import TASKS
 
-TASKS.own(__name__, {"classification": "Classification"})
+TASKS.own(
+    __name__,
+    {"classification": "Classification", "detection": "Detection", "segmentation": "SemanticSegmentation"},
+)

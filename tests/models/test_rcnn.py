@@ -1,0 +1,66 @@
+"""The two-stage detectors: torchvision's, made small."""
+
+import pytest
+import torch
+from torchvision.models import detection
+
+from visreg.models.rcnn import FasterRCNN, MaskRCNN
+
+SMALL = {"channels": 16, "hidden": 16, "anchor_size": 8, "proposals": 20, "samples": 16, "sampling_ratio": 1}
+TARGETS = [
+    {"boxes": torch.tensor([[3.0, 3.0, 30.0, 30.0]]), "labels": torch.tensor([1]), "masks": torch.ones(1, 64, 96)}
+]
+
+
+def losses(model):
+    return model([torch.rand(3, 64, 96)] * 2, TARGETS * 2)
+
+
+@pytest.mark.parametrize("backbone", ["csp_n", "mobilenet_v3_small"])
+def test_all_weights_are_learnt(backbone):
+    model = FasterRCNN(3, backbone=backbone, **SMALL)
+    found = losses(model)
+    assert set(found) == {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
+    sum(found.values()).backward()
+    unused = [name for name, weight in model.named_parameters() if weight.grad is None]
+    assert unused == []
+
+
+def test_background_is_not_counted():
+    model = FasterRCNN(3, backbone="csp_n", **SMALL)
+    assert model.num_classes == 3
+    assert model.roi_heads.box_predictor.cls_score.out_features == 4
+
+
+def test_images_keep_their_size():
+    model = FasterRCNN(3, backbone="csp_n", **SMALL)
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
+    losses(model)
+    assert seen == [(2, 3, 64, 96)]
+
+
+def test_images_are_normalised_once():
+    model = FasterRCNN(3, backbone="csp_n", image_mean=[0.5], image_std=[0.25], **SMALL)
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model.eval()([torch.full((3, 64, 64), 0.75)])
+    torch.testing.assert_close(seen[0], torch.ones(1, 3, 64, 64))
+
+
+def test_masks():
+    model = MaskRCNN(3, mask_channels=8, backbone="csp_n", box_score_thresh=0.0, **SMALL)
+    assert "loss_mask" in losses(model)
+    with torch.no_grad():
+        found = model.eval()([torch.rand(3, 64, 96)])[0]
+    assert found["masks"].shape[1:] == (1, 64, 96)
+    assert isinstance(model, detection.FasterRCNN)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"backbone": "resnet81"}, "did you mean 'resnet18'"), ({"channels": 0}, "channels: must be 1 or more")],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        FasterRCNN(3, **options)

@@ -1,0 +1,151 @@
+"""torchvision's transforms of plain samples and batches: what is in the picture moves as the picture does."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import masks_to_boxes
+
+from visreg.data import IGNORE, collate
+from visreg.datasets.shapes import TARGETS, ShapeScenes
+from visreg.generators import seeded
+from visreg.options import options_of
+from visreg.registry import TRANSFORMS
+
+SCENES = ShapeScenes(targets=TARGETS, size=20)
+
+
+def transform(name, **options):
+    return TRANSFORMS.build({"type": name, **options})
+
+
+def dotted():
+    """Return a sample whose picture tells what is where: its red is that of the mask, its green that of an object."""
+    mask = torch.zeros(40, 40, dtype=torch.int64)
+    mask[5:15, 8:20], mask[30:38, 2:12] = 1, 2
+    mask[:3, :3] = IGNORE
+    masks = torch.stack([mask == 1, mask == 2])
+    image = torch.stack([mask.masked_fill(mask == IGNORE, 3) * 80 + 10, masks[1] * 200 + 10, masks[0] * 200 + 10])
+    boxes = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])
+    labels = torch.tensor([0, 1])
+    return {"image": image.to(torch.uint8), "mask": mask, "boxes": boxes, "labels": labels, "masks": masks}
+
+
+FLOAT = {"type": "ToDtype", "dtype": "float32", "scale": False}
+MOVES = [
+    {"type": "RandomHorizontalFlip", "p": 1.0},
+    {"type": "RandomVerticalFlip", "p": 1.0},
+    {"type": "RandomCrop", "size": 30},
+    {"type": "RandomCrop", "size": 50, "padding": 10},
+    {"type": "RandomAffine", "degrees": 40, "translate": [0.2, 0.2]},
+    {"type": "RandomRotation", "degrees": 90, "expand": True},
+    {"type": "RandomZoomOut", "p": 1.0},
+    {"type": "RandomPerspective", "p": 1.0, "interpolation": "NEAREST"},
+    {"type": "Pad", "padding": 3},
+    {"type": "RandomResizedCrop", "size": 60, "interpolation": "NEAREST"},
+    {"type": "Resize", "size": [80, 80], "interpolation": "NEAREST"},
+    {"type": "RandomApply", "transforms": [{"type": "RandomVerticalFlip", "p": 1.0}], "p": 1.0},
+    {"type": "RandomOrder", "transforms": [{"type": "RandomRotation", "degrees": 30}, FLOAT]},
+]
+
+
+FILLED = [{**spec, "fill": 7} for spec in MOVES if "fill" in options_of(TRANSFORMS.get(spec["type"]))]
+
+
+@pytest.mark.parametrize("spec", MOVES + FILLED, ids=lambda spec: spec["type"])
+def test_masks_move_with_the_image(spec):
+    move, fill = TRANSFORMS.build(spec), spec.get("fill", 0)
+    for draw in range(5):
+        with seeded(draw):
+            moved = move(dotted())
+        red, green, blue = moved["image"].round().long()
+        outside = red == fill
+        expected = ((red - 10) // 80).masked_fill(red == 250, IGNORE).masked_fill(outside, IGNORE)
+        assert torch.equal(moved["mask"], expected)
+        assert moved["mask"].dtype == torch.int64
+        assert torch.equal(moved["masks"], torch.stack([blue == 210, green == 210]))
+        assert moved["masks"].dtype == torch.bool
+        assert not any(type(value) is not Tensor for value in moved.values())
+    assert moved["labels"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("spec", MOVES[:4] + MOVES[8:12], ids=lambda spec: spec["type"])
+def test_boxes_move_with_their_masks(spec):
+    move = TRANSFORMS.build(spec)
+    for draw in range(5):
+        with seeded(draw):
+            moved = move(dotted())
+        there = moved["masks"].flatten(1).any(1)
+        tight = masks_to_boxes(moved["masks"][there]) + torch.tensor([0, 0, 1, 1])
+        assert (moved["boxes"][there] - tight).abs().max() <= 1.5
+        assert moved["boxes"].dtype == torch.float32
+
+
+def test_a_batch_moves_as_one():
+    samples = [SCENES[index] for index in range(3)]
+    batch = collate(samples)
+    moved = transform("RandomHorizontalFlip", p=1.0)(batch)
+    for place, sample in enumerate(samples):
+        flipped = transform("RandomHorizontalFlip", p=1.0)(sample)
+        for key in TARGETS:
+            assert torch.equal(moved[key][place], flipped[key]), key
+        assert torch.equal(flipped["mask"], sample["mask"].flip(-1))
+        assert torch.equal(flipped["boxes"][:, 0], 64 - sample["boxes"][:, 2])
+    assert isinstance(moved["boxes"], list)
+
+
+def test_boxes_that_left_the_picture_are_taken_out_with_all_of_theirs():
+    sample = {**dotted(), "crowd": torch.tensor([False, True]), "area": torch.tensor([120.0, 80.0])}
+    cropped = transform("CenterCrop", size=20)(sample)  # 10..30: the second is below
+    kept = transform("SanitizeBoundingBoxes")(cropped)
+    assert kept["labels"].tolist() == [0]
+    assert kept["boxes"].tolist() == [[0, 0, 10, 5]]
+    assert (kept["masks"].shape, kept["crowd"].tolist(), kept["area"].tolist()) == ((1, 20, 20), [False], [120.0])
+    assert torch.equal(kept["mask"], cropped["mask"])
+    assert kept.keys() == sample.keys()
+
+
+def test_boxes_must_stay_corners():
+    with pytest.raises(ValueError, match="must stay x1, y1, x2, y2"):
+        transform("ConvertBoundingBoxFormat", format="XYWH")(dotted())
+
+
+def test_another_transform_inside_gets_plain_values():
+    seen = []
+
+    def spy(sample):
+        seen.append(sample)
+        return {**sample, "mask": sample["mask"].clamp(max=1)}
+
+    inside = {"transforms": [spy, transform("RandomHorizontalFlip", p=1.0)], "p": 1.0}
+    moved = transform("RandomApply", **inside)(dotted())
+    assert type(seen[0]["image"]) is type(seen[0]["mask"]) is Tensor
+    assert torch.equal(seen[0]["mask"], dotted()["mask"])
+    assert torch.equal(moved["mask"], dotted()["mask"].clamp(max=1).flip(-1))
+    assert transform("RandomApply", **inside)({"image": dotted()["image"], "mask": torch.zeros(40, 40).long()})
+
+
+def test_pixels_alone_are_the_image_wherever_they_stand():
+    image, label = torch.rand(3, 8, 8), torch.tensor([0.5])
+    for sample in ({"image": image, "label": label}, {"label": label, "image": image}):
+        moved = transform("RandomHorizontalFlip", p=1.0)(sample)
+        assert torch.equal(moved["image"], image.flip(-1))
+        assert moved["label"] is label
+        assert type(moved["image"]) is Tensor
+
+
+def test_colours_leave_all_else_alone():
+    sample = dotted()
+    for name, options in (("ColorJitter", {"brightness": 0.9}), ("GaussianBlur", {"kernel_size": 3})):
+        changed = transform(name, **options)(sample)
+        assert not torch.equal(changed["image"], sample["image"])
+        assert all(torch.equal(changed[key], sample[key]) for key in ("mask", "masks", "boxes", "labels"))
+
+
+def test_it_can_be_sent_to_workers():
+    move = pickle.loads(pickle.dumps(transform("RandomAffine", degrees=10, fill=3)))
+    assert move(dotted())["mask"].shape == (40, 40)
+    assert pickle.loads(pickle.dumps(transform("SanitizeBoundingBoxes")))(dotted())["labels"].tolist() == [0, 1]

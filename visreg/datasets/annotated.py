@@ -1,0 +1,139 @@
+"""What the datasets of images with annotated objects share: where files are, and what a box must be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import define, field
+
+from visreg.data import DataInfo, Dataset, Sample, data_root
+from visreg.datasets.files import DamagedError
+from visreg.datasets.image import read_image
+from visreg.errors import DataError, suggest
+from visreg.objects import ROUNDING
+
+NAMED_AT_ONCE = 3  # of many mistakes of one kind
+
+
+@define(kw_only=True, eq=False)
+class Annotated:
+    """One image's objects, as read from a file.
+
+    Attributes:
+        image: its file. boxes: x1, y1, x2, y2 in pixels. labels: class indices. crowd: whether each is of many objects.
+        area: of each in pixels, where the file says. segmentations: of each, as in the file.
+        size: height and width of the image, where the file says.
+    """
+
+    image: Path
+    boxes: Sequence[Sequence[float]]
+    labels: Sequence[int]
+    crowd: Sequence[bool] | None = None
+    area: Sequence[float] | None = None
+    segmentations: Sequence[Any] = ()
+    size: tuple[int, int] | None = None
+
+    def sample(self) -> Sample:
+        """Return the image with its boxes and labels, as in the table of `visreg.data`.
+
+        Raises:
+            DataError: if the image cannot be read, or is of another size than the file says.
+        """
+        image = read_image(self.image)
+        if self.size is not None and tuple(image.shape[1:]) != self.size:
+            found, wanted = "×".join(map(str, image.shape[1:])), "×".join(map(str, self.size))
+            raise DamagedError(f"{self.image}: is {found}, but its annotation says {wanted} (height×width)")
+        sample: Sample = {
+            "image": image,
+            "boxes": torch.tensor(self.boxes, dtype=torch.float32).reshape(-1, 4),
+            "labels": torch.tensor(self.labels, dtype=torch.int64),
+        }
+        if self.crowd is not None:
+            sample["crowd"] = torch.tensor(self.crowd, dtype=torch.bool)
+        if self.area is not None:
+            sample["area"] = torch.tensor(self.area, dtype=torch.float32)
+        return sample
+
+
+@define(kw_only=True, eq=False)
+class AnnotatedImages(Dataset):
+    """Images with annotated objects; a subclass reads the annotations into ``held``."""
+
+    held: list[Annotated] = field(factory=list, init=False, repr=False)
+    found: tuple[str, ...] = field(default=(), init=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What scores on it are called."""
+        return type(self).__name__
+
+    @property
+    def given(self) -> Sequence[str] | None:
+        """The names of the classes that a config gives, if it does."""
+        return getattr(self, "classes", None)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What a sample holds."""
+        return ("image", "boxes", "labels")
+
+    @property
+    def info(self) -> DataInfo:
+        return DataInfo(name=self.name, classes=self.found or tuple(self.given or ()), keys=self.keys)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def __getitem__(self, index: int) -> Sample:
+        self.open()
+        return self.held[index].sample()
+
+
+def located(path: str, *, file: bool = False) -> Path:
+    """Return where a folder or file is: ``path`` as it is, else under the data root.
+
+    Raises:
+        DataError: if it is at neither place; offers near names.
+    """
+    place = Path(path) if Path(path).exists() else data_root() / path
+    if place.is_file() if file else place.is_dir():
+        return place
+    beside = [item.name for item in place.parent.iterdir()] if place.parent.is_dir() else []
+    near = suggest(place.name, beside) if beside else ""
+    raise DataError(f"{place.absolute()}: no such {'file' if file else 'folder'}{near}")
+
+
+def missing_images(source: Path, folder: Path, names: Collection[str]) -> None:
+    """Make sure that every image an annotation is of is there.
+
+    Raises:
+        DataError: naming the first that are not.
+    """
+    there = {item.name for item in folder.iterdir()}
+    lost = [name for name in names if name not in there and not (folder / name).is_file()]
+    if lost:
+        more = f" and {len(lost) - NAMED_AT_ONCE} more" if len(lost) > NAMED_AT_ONCE else ""
+        some = ", ".join(lost[:NAMED_AT_ONCE])
+        raise DamagedError(f"{source}: annotates images that are not in {folder}: {some}{more}")
+
+
+def checked_box(box: Sequence[float], width: float, height: float, where: str) -> list[float] | None:
+    """Return a box x1, y1, x2, y2 cut to its image, or None if it has no area.
+
+    Raises:
+        DataError: if it is not finite, or reaches out by more than what comes of rounding.
+    """
+    x1, y1, x2, y2 = box
+    text = f"its box [{', '.join(f'{side:g}' for side in box)}]"
+    if not all(map(math.isfinite, box)):
+        raise DamagedError(f"{where}: {text} is not finite")
+    if x2 <= x1 or y2 <= y1:
+        return None
+    if x1 < -ROUNDING or y1 < -ROUNDING or x2 > width + ROUNDING or y2 > height + ROUNDING:
+        size = f"{width:g} wide and {height:g} high"
+        raise DamagedError(f"{where}: {text} (x1, y1, x2, y2) reaches out of its image, which is {size}")
+    return [max(0.0, x1), max(0.0, y1), min(width, x2), min(height, y2)]

@@ -1,0 +1,133 @@
+"""Lets torchvision's transforms see what is an image, a mask or a box, and gives back plain tensors.
+
+torchvision moves what is one of its ``tv_tensors``; of plain tensors it takes the first for an image and leaves the
+others where they were. Outside of its transforms a sample or batch holds plain tensors only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+
+from attrs import define
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image, Mask, TVTensor
+
+from visreg.data import IGNORE, Transform
+
+PLACED = frozenset({"mask", "masks", "boxes"})  # what moves with the image
+OF_OBJECTS = ("labels", "crowd", "area")  # what has an entry for each box and does not move
+
+
+def adapt(factory: Callable[..., Any]) -> Callable[..., Transform]:
+    """Return what makes a transform of samples: ``factory`` itself, or for torchvision's one that makes a `Moving`."""
+    if isinstance(factory, type) and issubclass(factory, v2.Transform):
+        return partial(_adopt, factory)
+    return factory
+
+
+def _adopt(factory: type[v2.Transform], **arguments: Any) -> Moving:
+    if isinstance(arguments.get("fill"), (int, float, list, tuple)):  # a colour, which a mask has none of
+        arguments["fill"] = {Mask: 0, "others": arguments["fill"]}
+    if "transforms" in arguments:
+        arguments["transforms"] = [
+            inner if isinstance(inner, Moving) else _Plain(inner) for inner in arguments["transforms"]
+        ]
+    if issubclass(factory, v2.SanitizeBoundingBoxes):
+        return Moving(factory(**{"labels_getter": _of_objects} | arguments), hidden=("mask",))
+    return Moving(factory(**arguments))
+
+
+@define(eq=False)
+class Moving:
+    """One of torchvision's transforms, called on a sample or a batch of plain tensors.
+
+    What a transform moves into the picture from outside is black in the image, unless it has a ``fill``; in ``mask`` it
+    is `IGNORE`, and in ``masks`` it belongs to no object.
+
+    Args:
+        inner: torchvision's.
+        hidden: keys that it does not get to see.
+    """
+
+    inner: v2.Transform
+    hidden: Collection[str] = ()
+
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        """Return ``values`` changed; as part of another transform it gets them typed, and leaves them so.
+
+        Raises:
+            ValueError: if the boxes are no longer x1, y1, x2, y2.
+        """
+        held = {key: values[key] for key in self.hidden if key in values}
+        shown = {key: value for key, value in values.items() if key not in held} if held else values
+        if PLACED.isdisjoint(shown) or isinstance(shown["image"], TVTensor):
+            if next(iter(shown)) != "image" and "image" in shown:
+                shown = {"image": shown["image"], **shown}
+            made = self.inner(shown)
+        else:
+            made = _plain(self.inner(_typed(shown)))
+        return {**made, **held} if held else made
+
+
+@define(eq=False)
+class _Plain:
+    """Another's transform inside of one of torchvision's, such as RandomApply."""
+
+    inner: Transform
+
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        if not isinstance(values.get("image"), TVTensor):
+            return self.inner(values)
+        return _typed(self.inner(_plain(values)))
+
+
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values as torchvision's tensors; 0 in a mask is then what is to be ignored, as what is outside."""
+    image = values["image"]
+    size = tuple(image.shape[-2:]) if isinstance(image, Tensor) else (image.height, image.width)
+    kinds: dict[str, Callable[[Tensor], Tensor]] = {
+        "image": Image,
+        "mask": lambda mask: Mask((mask + 1).masked_fill(mask == IGNORE, 0)),
+        "masks": Mask,
+        "boxes": lambda boxes: BoundingBoxes(boxes, format=BoundingBoxFormat.XYXY, canvas_size=size),
+    }
+    return {key: _each(kinds[key], value) if key in kinds else value for key, value in values.items()}
+
+
+def _plain(values: Any) -> Any:
+    """Return torchvision's tensors as plain ones; what a transform returns that is no dict is somebody else's to mind.
+
+    Raises:
+        ValueError: if the boxes are no longer x1, y1, x2, y2.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    made = {key: _each(_untyped, value) for key, value in values.items()}
+    if isinstance(made.get("mask"), Tensor):
+        mask = made["mask"]
+        made["mask"] = (mask - 1).masked_fill(mask == 0, IGNORE)
+    return made
+
+
+def _each(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Return what ``function`` makes of a tensor, or of each in a list; other values as they are."""
+    if isinstance(value, Tensor):
+        return function(value)
+    return [_each(function, item) for item in value] if isinstance(value, list) else value
+
+
+def _untyped(value: Tensor) -> Tensor:
+    if not isinstance(value, TVTensor):
+        return value
+    if isinstance(value, BoundingBoxes) and value.format != BoundingBoxFormat.XYXY:
+        raise ValueError(f"it leaves the boxes as {value.format.value}; they must stay x1, y1, x2, y2, which is XYXY")
+    plain: Tensor = value.as_subclass(Tensor)
+    return plain
+
+
+def _of_objects(values: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Return what SanitizeBoundingBoxes is to cut like the boxes."""
+    return tuple(values[key] for key in OF_OBJECTS if key in values)
