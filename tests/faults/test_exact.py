@@ -171,7 +171,10 @@ RECIPES = {
     "repeated": {**stepwise(sampler={"type": "RepeatAugSampler", "num_repeats": 2})},
     "evaluation within an epoch": {"run": {"epochs": None, "steps": STEPS, "eval_every": 4}},
     "steps that end within an epoch": {"run": {"epochs": None, "steps": STEPS - 2, "eval_every": 7}},
-    "drop_last and Adam": {"train": data(drop_last=True), "optimizer": {"type": "Adam", "amsgrad": True}},
+    "drop_last and Adam": {
+        "train": data(drop_last=True), "optimizer": {"type": "Adam", "amsgrad": True},
+        "run": {"epochs": None, "steps": STEPS, "eval_every": 5},
+    },
 }  # fmt: skip
 HOOKS_WITH_STATE = [{"type": "MetricsLog", "every": 5}, {"type": "Seen"}]
 
