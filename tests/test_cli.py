@@ -212,6 +212,7 @@ def test_damaged_and_foreign_checkpoints_are_named(small, capsys):
     assert run("train", small, "--resume") == 4
     err = capsys.readouterr().err
     assert all(str(one) in err for one in found)
+    assert "train without --resume" in err
     assert "Traceback" not in err
 
 

@@ -219,7 +219,10 @@ def resume(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] |
             logger.warning("%s; going on from the one before it, of step %d", message, step_of(path))
         return state
     if errors:
-        raise CheckpointError("\n  ".join([f"{folder}: every checkpoint is damaged; none can be resumed:", *errors]))
+        best = folder / "best.pt"
+        advice = f"give --resume {best} to go on from the best one" if best.exists() else "train without --resume"
+        lines = [f"{folder}: every checkpoint is damaged; none can be resumed:", *errors, advice]
+        raise CheckpointError("\n  ".join(lines))
     return None
 
 

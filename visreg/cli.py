@@ -125,7 +125,8 @@ def _train(options: argparse.Namespace) -> int:
             signals.tell()
         number = runner.interrupted or signals.received
         if number:
-            logger.info("interrupted at step %d of %d; --resume goes on from there", runner.step, runner.total_steps)
+            rest = "--resume goes on from there" if runner.step else "there is nothing yet to resume"
+            logger.info("interrupted at step %d of %d; %s", runner.step, runner.total_steps, rest)
         _give_up_stdout()  # nobody need listen
         return 128 + number if number else 0
 
@@ -134,7 +135,6 @@ def _prepared(options: argparse.Namespace, held: ExitStack) -> Runner:
     """Return the runner, at the step it is to begin at; ``held`` is what the process must hold while it trains."""
     from visreg import generators
     from visreg.build import build_runner
-    from visreg.checkpoint import load
     from visreg.config import dump
 
     config = _load(options)
@@ -150,10 +150,17 @@ def _prepared(options: argparse.Namespace, held: ExitStack) -> Runner:
         log_to_file(runner.work_dir / "log.txt")
     generators.seed_others(config.values["run"].get("seed", 0) + dist.rank())
     if options.resume is not None or options.resume_override:
-        _resume(runner, load(options.resume) if options.resume else None, options.resume_override)
+        _resume(runner, _given(Path(options.resume)) if options.resume else None, options.resume_override)
     if dist.is_main():
         dump(config.values, runner.work_dir / "config.json")  # not before: a config can be refused
     return runner
+
+
+def _given(path: Path) -> dict[str, Any] | None:
+    """Return the checkpoint that a path names, or the newest one where it is a run's folder."""
+    from visreg.checkpoint import load, resume
+
+    return resume(path / "checkpoints") if (path / "checkpoints").is_dir() else load(path)
 
 
 def _resume(runner: Runner, state: dict[str, Any] | None, override: bool) -> None:

@@ -20,6 +20,8 @@ from visreg.build import build_samples
 from visreg.config import Config, apply_overrides
 from visreg.data import RAGGED, DataInfo, Dataset, Sample, Transform, printable
 from visreg.errors import DataError, ResourceError
+from visreg.options import options_of
+from visreg.registry import MODELS, Spec
 from visreg.samples import Samples
 from visreg.whole_file import write_whole
 from visreg.workers import WorkerError, Workers
@@ -60,7 +62,6 @@ def sample_problems(sample: Sample, info: DataInfo, num_classes: int = 0) -> lis
         info: of the dataset: its blank sample, if it has one, and its classes.
         num_classes: how many classes there are, where ``info`` does not know.
     """
-    classes = len(info.classes) or num_classes
     found = [*_unlike(sample, info.sample)]
     for key, check in RULES.items():
         if key in sample:
@@ -71,7 +72,9 @@ def sample_problems(sample: Sample, info: DataInfo, num_classes: int = 0) -> lis
                     f"{key}: expected {' or '.join(map(str, dtypes))} of {ndim} dimensions, got {_kind(value)}"
                 )
             else:
-                found += [f"{key}: {problem}" for problem in check(value, sample, classes)]
+                found += [
+                    f"{key}: {problem}" for problem in check(value, sample, len(info.classes_of(key)) or num_classes)
+                ]
     return found
 
 
@@ -227,8 +230,8 @@ def check_data(config: Config, plugin_files: Collection[Path] = (), workers: int
     """
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     config = apply_overrides(config, ["run.device=cpu"])  # a GPU is not needed
-    model = config.values.get("model", {})
-    num_classes = model.get("num_classes") if isinstance(model.get("num_classes"), int) else 0
+    num_classes = _num_classes(config.values["model"])
+    classifies = config.values["task"]["type"] == "Classification"  # others may count a background
     seed = config.values.get("run", {}).get("seed", 0)
     shown, both = sys.stderr.isatty(), sys.stdout is not None and sys.stdout.isatty()
     with Progress(console=Console(stderr=True), transient=True, disable=not shown, redirect_stdout=both) as bar:
@@ -242,10 +245,20 @@ def check_data(config: Config, plugin_files: Collection[Path] = (), workers: int
                 logger.warning("%s: %s is a stream: its samples are not looked at", split, dataset.info.name)
                 continue
             looker = _Looker(split=split, dataset=dataset, transforms=transforms, seed=seed, num_classes=num_classes)
+            classes = len(dataset.info.classes)
+            if classifies and num_classes and classes and classes != num_classes:
+                yield Finding(split, None, "", f"it has {classes} classes, and the model is for {num_classes}")
             if not len(dataset):
                 yield Finding(split, None, "", "the dataset is empty")
             task = bar.add_task(split, total=len(dataset))
             yield from looker.all(workers, partial(bar.advance, task))
+
+
+def _num_classes(model: Spec) -> int:
+    """Return how many classes a model is for, or 0 if it does not say."""
+    option = options_of(MODELS.get(model["type"])).get("num_classes")
+    number = model.get("num_classes", option.default if option is not None else 0)
+    return number if isinstance(number, int) else 0
 
 
 def report(findings: Iterator[Finding], out: Path | None = None) -> int:

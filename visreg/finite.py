@@ -198,11 +198,11 @@ def explained(runner: Runner, suspect: Suspect) -> NotFiniteError:
     }
     kept = _keep(state, path) if dist.is_main() else ""
     (kept, *_) = dist.gather(kept)  # nobody leaves before the file is written
+    skip = "" if runner.on_nan == "rollback" else ", or set run.on_nan='rollback' to skip such batches"
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in {"lr": suspect.lr, **losses}.items())
     return NotFiniteError(
         f"step {suspect.step} of {runner.total_steps}: {found} ({numbers}); {kept}, of samples {_shown(indices)}; no "
-        "weight was changed. Lower optimizer.lr, add the hook ClipGrad, look at these samples, or set "
-        "run.on_nan='rollback' to skip such batches",
+        f"weight was changed. Lower optimizer.lr, add the hook ClipGrad, look at these samples{skip}",
         step=suspect.step,
     )
 
@@ -231,12 +231,13 @@ def _cause(runner: Runner, suspect: Suspect) -> tuple[int, str]:
         return 0, f"the output of {module} is not finite{given}"
     if runner.overflows >= MAX_OVERFLOWS:
         return 1, f"the gradients of {runner.overflows} steps in a row went beyond fp16; precision='bf16' goes further"
+    though = "is not finite, though the output of every module is when the batch is run again"
     losses = [name for name, value in suspect.losses.items() if not _finite(value)]
     if losses:
-        return 2, f"{' and '.join(losses)} is not finite, though the output of every module is"
+        return 2, f"{' and '.join(losses)} {though}"
     for name, parameter in runner.task.named_parameters():
         if not _finite(parameter.grad):
-            return 3, f"the gradient of {name} is not finite, though the output of every module is"
+            return 3, f"the gradient of {name} {though}"
     return 4, "a loss or gradient was not finite"
 
 

@@ -164,8 +164,11 @@ class Runner:
         Raises:
             NotFiniteError: if that is not asked for, or was done often enough.
         """
-        if self.on_nan != "rollback" or len(self.skipped) >= self.max_rollbacks:
+        if self.on_nan != "rollback":
             raise error
+        if len(self.skipped) >= self.max_rollbacks:
+            message = f"{error}; {len(self.skipped)} batches were skipped already, all that run.max_rollbacks allows"
+            raise NotFiniteError(message, step=error.step) from error
         dist.gather(None)  # the main process has written what the others are about to read
         state = resume(self.work_dir / "checkpoints")
         if state is None:
