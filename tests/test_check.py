@@ -306,3 +306,9 @@ def test_a_run_that_rolls_back_must_save():
     assert problems(values) == []
     assert "none is saved" in str(problems({**values, "default_hooks": [{"type": "Console"}]}))
     assert problems({**values, "default_hooks": [], "hooks": [{"type": "Checkpoint"}]}) == []
+
+
+def test_very_many_mistakes_are_as_well_mistakes():
+    with pytest.raises(ConfigError) as caught:
+        check_config(config_from({**SMALL, **{f"k{number}": 1 for number in range(2000)}}))
+    assert len(caught.value.problems) == 1000

@@ -52,7 +52,7 @@ def check_config(config: Config, *, dry_run: bool = True, plugin_files: Collecti
     lost = [f"{_entry(config, problem)!r}, reported above," for problem in found]
     static = list(islice(static_problems(config.values), MOST))
     found += [_problem(config, path, message, lost) for path, message in static]
-    if dry_run:
+    if dry_run and len(static) < MOST:
         from visreg.dry_run import dry_run_problems
 
         broken = {path for path, _ in static} | {(name,) for name in meant(config.values)}

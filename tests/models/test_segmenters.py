@@ -61,7 +61,7 @@ def test_deeplab_gives_logits_of_the_images_size(size):
         ("resnet18", (64, 512)),
         ("mobilenet_v3_small", (72, 576)),
         pytest.param("efficientnet_b0", (144, 1280), marks=pytest.mark.slow),
-        pytest.param("regnet_y_400mf", (48, 440), marks=pytest.mark.slow),
+        pytest.param("regnet_y_400mf", (104, 440), marks=pytest.mark.slow),
     ],
 )
 def test_backbones_are_dilated_to_the_stride_asked_for(backbone, channels):
