@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from installed import on_path
 
 from visreg.registry import KINDS
 
@@ -68,3 +69,21 @@ def mnist_root() -> str:
     if DATA is None or not (DATA / "MNIST" / "raw").is_dir():
         pytest.skip("needs the MNIST files under $VISREG_DATA or data/")
     return str(DATA)
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """Return what makes this process one of several, as far as visreg can see."""
+
+    def become(rank, size):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(size))
+
+    return become
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder in which packages look installed."""
+    with on_path(tmp_path):
+        yield tmp_path

@@ -8,6 +8,16 @@ import pytest
 
 from visreg import registry
 
+# The source of a module that has a network of some name.
+NET = (
+    "from torch import nn\nclass {name}(nn.Linear):\n    def __init__(self, width=2): super().__init__(width, width)\n"
+)
+
+
+def models(**names: str) -> str:
+    """Return the entry points of models: what each name stands for."""
+    return "[visreg.models]\n" + "".join(f"{name} = {target}\n" for name, target in names.items())
+
 
 def install(
     folder: Path, name: str, version: str = "1.0", entry_points: str | bytes = "", modules: dict[str, str] | None = None

@@ -40,15 +40,6 @@ def batching(sampler=None, **options):
     return Batching(**{"size": 10, "batch_size": 4, "train": True, "seed": 1, "sampler": sampler, **options})
 
 
-@pytest.fixture
-def world(monkeypatch):
-    def become(rank, size):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", str(size))
-
-    return become
-
-
 @pytest.mark.parametrize("sampler", [None, Twice(10)])
 def test_batches_are_the_order_cut_up(sampler):
     cut = batching(sampler)

@@ -3,25 +3,11 @@
 import sys
 
 import pytest
-from installed import install, on_path
+from installed import NET, install, models
 
 from visreg import MODELS
 from visreg.entry_points import entry_points, owner_of
 from visreg.registry import KINDS
-
-NET = (
-    "from torch import nn\nclass {name}(nn.Linear):\n    def __init__(self, width=2): super().__init__(width, width)\n"
-)
-
-
-@pytest.fixture
-def site(tmp_path):
-    with on_path(tmp_path):
-        yield tmp_path
-
-
-def models(**names):
-    return "[visreg.models]\n" + "".join(f"{name} = {target}\n" for name, target in names.items())
 
 
 def of(owner):

@@ -72,15 +72,6 @@ def equal(one, other):
     return True
 
 
-@pytest.fixture
-def world(monkeypatch):
-    def become(rank, size):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", str(size))
-
-    return become
-
-
 def test_the_order_depends_on_seed_and_epoch_alone():
     torch.manual_seed(5)
     first = order(tensor_loader())

@@ -6,27 +6,14 @@ import sys
 
 import pytest
 import torch
-from installed import install, on_path
+from installed import NET, install, models
 from torch import nn
 
 from visreg import DATASETS, HOOKS, LOSSES, MODELS, OPTIMIZERS, SCHEDULES, TASKS, TRANSFORMS
 from visreg.errors import Location, PluginError, RegistryError
 from visreg.registry import KINDS, Component, Registry, kind_of, load_file
 
-NET = (
-    "from torch import nn\nclass {name}(nn.Linear):\n    def __init__(self, width=2): super().__init__(width, width)\n"
-)
 PLUGIN_FILE = "from visreg import MODELS\n@MODELS.register\ndef filed_net(width: int = 2):\n    return width\n"
-
-
-@pytest.fixture
-def site(tmp_path):
-    with on_path(tmp_path):
-        yield tmp_path
-
-
-def models(**names):
-    return "[visreg.models]\n" + "".join(f"{name} = {target}\n" for name, target in names.items())
 
 
 def loads_in_a_new_process(code, *unwanted):

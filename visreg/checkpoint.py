@@ -23,7 +23,7 @@ from torch import Tensor
 
 from visreg import __version__
 from visreg.archive import UnfitError, inspect
-from visreg.errors import CheckpointError, ResourceError
+from visreg.errors import CheckpointError, ResourceError, first
 from visreg.faults import reach
 from visreg.whole_file import Output, link_whole, sync_folder, whole_file
 
@@ -228,8 +228,7 @@ def resume(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] |
 
 def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], limit: int = 20) -> list[str]:
     """Return a line for each key that one state has and the other lacks, or has in another shape; at most ``limit``."""
-    lines = list(_differences(expected, found))
-    return lines if len(lines) <= limit else [*lines[: limit - 1], f"... and {len(lines) - limit + 1} more"]
+    return first(_differences(expected, found), limit)
 
 
 def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from visreg.build import build_samples
 from visreg.config import Config, apply_overrides
-from visreg.data import RAGGED, DataInfo, Dataset, Sample, Transform, printable
+from visreg.data import IGNORE, RAGGED, DataInfo, Dataset, Sample, Transform, printable
 from visreg.errors import DataError, ResourceError
 from visreg.options import options_of
 from visreg.registry import MODELS, Spec
@@ -31,7 +31,6 @@ logger = logging.getLogger("visreg")
 CHUNK = 64  # samples that a worker looks at in one go
 SHOWN = 200  # lines on a screen
 TIMEOUT = 120.0  # seconds that one sample may take
-IGNORED = 255  # in a mask
 SLACK = 1e-3  # pixels that a box may reach beyond the image, for rounding
 
 
@@ -113,7 +112,7 @@ def _mask(mask: Tensor, sample: Sample, classes: int) -> Iterator[str]:
     size = _size(sample)
     if size and tuple(mask.shape) != size:
         yield f"is {mask.shape[0]}×{mask.shape[1]}, and the image is {size[0]}×{size[1]}"
-    yield from _labels(mask[mask != IGNORED], {}, classes)
+    yield from _labels(mask[mask != IGNORE], {}, classes)
 
 
 def _boxes(boxes: Tensor, sample: Sample, classes: int) -> Iterator[str]:

@@ -95,6 +95,16 @@ def out_of_memory(error: BaseException | None) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
+def first(lines: Iterable[str], limit: int = 20) -> list[str]:
+    """Return up to ``limit`` lines, the last of which says how many more there were.
+
+    >>> first(["a", "b", "c"], 2)
+    ['a', '... and 2 more']
+    """
+    found = list(lines)
+    return found if len(found) <= limit else [*found[: limit - 1], f"... and {len(found) - limit + 1} more"]
+
+
 def module_of(error: BaseException) -> str:
     """Return the module of a model that ``error`` came out of, such as ``model.pool (MaxUnpool2d)``, else ""."""
     modules: list[Any] = []

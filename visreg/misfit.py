@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
-from visreg.errors import CheckpointError
+from visreg.errors import CheckpointError, first
 from visreg.options import options_of
 
 SCHEDULED = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum")  # what schedules keep in the groups
 ELEMENTWISE = frozenset({"momentum_buffer", "exp_avg", "square_avg"})  # what other optimizers keep may be smaller
-LIMIT = 20  # lines of a list of differences
 
 
 def _is_count(value: Any) -> bool:
@@ -83,12 +82,6 @@ def alike(own: Any, saved: Any) -> bool:
     if isinstance(own, (int, float, torch.Tensor)):
         return isinstance(saved, (int, float, torch.Tensor))
     return isinstance(saved, type(own))
-
-
-def first(lines: Iterable[str]) -> list[str]:
-    """Return up to 20 lines, the last of which says how many more there were."""
-    found = list(lines)
-    return found if len(found) <= LIMIT else [*found[: LIMIT - 1], f"... and {len(found) - LIMIT + 1} more"]
 
 
 def check_data(saved: Mapping[str, Any], now: Mapping[str, Any], override: bool = False) -> None:

@@ -11,8 +11,7 @@ import torch
 from attrs import frozen
 
 from visreg.config import ConfigPath, loads_json, show_path
-from visreg.errors import CheckpointError, ConfigError
-from visreg.misfit import first
+from visreg.errors import CheckpointError, ConfigError, first
 from visreg.schema import DEFAULT_HOOKS, SECTIONS
 
 logger = logging.getLogger("visreg")

@@ -6,23 +6,11 @@ from collections import namedtuple
 
 import pytest
 import torch
+from tiny import Constant
 from torch import nn
 
 from visreg.data import DataInfo
 from visreg.tasks.classification import Classification
-
-
-class Constant(nn.Module):
-    """Returns what it was given at the start, and keeps the images it sees."""
-
-    def __init__(self, output):
-        super().__init__()
-        self.output = output
-
-    def forward(self, image):
-        self.seen = image
-        return self.output
-
 
 LOGITS = torch.tensor([[0.0, 1.0, 3.0], [2.0, 0.0, 1.0]])
 BATCH = {"image": torch.full((2, 3, 1, 1), 51, dtype=torch.uint8), "label": torch.tensor([2, 1])}
