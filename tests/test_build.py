@@ -479,3 +479,19 @@ def test_labels_beyond_the_outputs_are_found_before_training(tmp_path):
             [tmp_path / "plain.py"],
         )
     assert caught.value.problems[0].path == "model.num_classes"
+
+
+def test_splits_that_mean_other_classes_by_an_index_are_refused(apart):
+    for split, names in (("train", ("ant", "bee", "cat")), ("val", ("ant", "cat", "dog"))):
+        for name in names:
+            Path("images", split, name).mkdir(parents=True)
+            Image.new("L", (16, 16)).save(Path("images", split, name, "1.png"))
+    folder = {"type": "ImageFolder", "root": "images", "channels": 1}
+    sections = {split: {"dataset": {**folder, "split": split}, "batch_size": 2} for split in ("train", "val")}
+    with pytest.raises(DataError) as caught:
+        build_runner(tiny_config(model={"num_classes": 3}, **sections))
+    assert str(caught.value).splitlines() == [
+        "val.dataset: the classes of 'label' are not those of train:",
+        "  1: 'bee' in train, 'cat' in val",
+        "  2: 'cat' in train, 'dog' in val",
+    ]

@@ -12,7 +12,7 @@ from visreg.build import build_runner
 from visreg.checkpoint import load, newest, save
 from visreg.config import config_from
 from visreg.errors import CheckpointError, ResourceError
-from visreg.evaluate import Result, evaluate_checkpoint, print_scores, write_scores
+from visreg.evaluate import PerClass, Result, evaluate_checkpoint, print_scores, write_scores
 
 
 @pytest.fixture(scope="module", name="trained")
@@ -36,7 +36,7 @@ def test_it_agrees_exactly_with_the_last_validation_of_training(trained):
         found = evaluate_checkpoint(path, config, "val")
         assert found.scores == runner.scores
         assert (found.step, found.split, found.data) == (12, "val", "digits (scikit-learn, not MNIST)")
-        assert found.classes == tuple("0123456789")
+        assert {table.classes for table in found.per_class} == {tuple("0123456789")}
 
 
 def test_the_test_split_is_taken_where_there_is_one(trained):
@@ -59,7 +59,7 @@ def test_the_scores_are_those_of_predictions_made_by_hand(trained):
     found = evaluate_checkpoint(path, split="val")
     assert found.scores["accuracy"] == accuracy_score(label, predicted)
     assert found.scores["f1"] == pytest.approx(f1_score(label, predicted, average="macro", zero_division=0))
-    columns = {name: column for some in found.per_class for name, column in some.items()}
+    columns = {name: column for table in found.per_class for name, column in table.columns.items()}
     recall = recall_score(label, predicted, average=None, zero_division=0)
     assert columns["recall"] == pytest.approx(recall.tolist())
     matrix = confusion_matrix(label, predicted)
@@ -79,10 +79,14 @@ def test_the_json_has_every_score_and_one_value_for_each_class(trained):
         assert all(isinstance(value, (int, float)) for value in column.values())
 
 
+def table(*classes, **columns):
+    return PerClass(classes or ("cat", "dog"), columns)
+
+
 def result(tmp_path, **changes):
     found = {
-        "checkpoint": tmp_path / "best.pt", "step": 3, "data": "pets", "split": "val", "classes": ("cat", "dog"),
-        "scores": {"accuracy": 0.75}, "per_class": ({"recall": [0.5, float("nan")]},),
+        "checkpoint": tmp_path / "best.pt", "step": 3, "data": "pets", "split": "val",
+        "scores": {"accuracy": 0.75}, "per_class": (table(recall=[0.5, float("nan")]),),
     }  # fmt: skip
     return Result(**{**found, **changes})
 
@@ -95,7 +99,7 @@ def test_what_is_not_a_number_is_null(tmp_path):
 
 
 def test_classes_without_a_name_have_their_number(tmp_path):
-    write_scores(result(tmp_path, classes=("cat",)), tmp_path / "other.json")
+    write_scores(result(tmp_path, per_class=(table("cat", recall=[0.5, float("nan")]),)), tmp_path / "other.json")
     assert json.loads((tmp_path / "other.json").read_text())["per_class"]["recall"] == {"cat": 0.5, "1": None}
 
 
@@ -105,7 +109,8 @@ def test_a_file_that_cannot_be_written_is_an_error_that_says_so(tmp_path):
 
 
 def test_the_tables(tmp_path, capsys):
-    print_scores(result(tmp_path, per_class=({"recall": [0.5, float("nan")]}, {"cat": [3.0, 0.0], "dog": [1.0, 12.0]})))
+    tables = table(recall=[0.5, float("nan")]), table(cat=[3.0, 0.0], dog=[1.0, 12.0])
+    print_scores(result(tmp_path, per_class=tables))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{tmp_path}/best.pt (step 3), val on pets"
     cells = [[cell.strip() for cell in line.strip("│┃ ").replace("┃", "│").split("│")] for line in lines]
@@ -119,8 +124,8 @@ def test_the_tables(tmp_path, capsys):
 
 @pytest.mark.parametrize(("classes", "columns"), [(101, 1), (3, 21)])
 def test_a_table_that_fits_no_screen_is_left_to_the_json(tmp_path, capsys, classes, columns):
-    table = {f"column {number}": [0.5] * classes for number in range(columns)}
-    print_scores(result(tmp_path, per_class=(table,)))
+    columns_of = {f"column {number}": [0.5] * classes for number in range(columns)}
+    print_scores(result(tmp_path, per_class=(table(**columns_of),)))
     out = capsys.readouterr().out
     assert f"{classes} classes × {columns} columns (column 0" in out
     assert "see test.json" in out
@@ -129,9 +134,43 @@ def test_a_table_that_fits_no_screen_is_left_to_the_json(tmp_path, capsys, class
 
 def test_a_checkpoint_of_other_classes_is_refused(trained, tmp_path):
     state = load(trained[2])
-    save({**state, "classes": list("abcdefghij")}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="trained on the classes a, b, c, d, e and 5 more, but val has 0, 1, 2"):
-        evaluate_checkpoint(tmp_path / "other.pt", split="val")
+    old = {key: value for key, value in state.items() if key != "class_names"}  # of before there was such a thing
+    swapped = [*"102", *"3456789"]
+    for other in ({**old, "classes": swapped}, {**state, "class_names": {"label": swapped}}):
+        save(other, tmp_path / "other.pt")
+        with pytest.raises(CheckpointError, match="0: '1' in the checkpoint, '0' in the data\n  1: '0' in the check"):
+            evaluate_checkpoint(tmp_path / "other.pt", split="val")
+    save(old, tmp_path / "old.pt")
+    assert (
+        evaluate_checkpoint(tmp_path / "old.pt", split="val").scores
+        == evaluate_checkpoint(trained[2], split="val").scores
+    )
+
+
+def test_classes_are_compared_and_named_by_what_they_are_of(tmp_path):
+    """Masks with a background, and boxes without one, of one dataset; the masks alone are the same classes."""
+    folder = str(tmp_path / "work")
+    scenes = {"type": "ShapeScenes", "size": 4, "image_size": 32, "targets": ["boxes", "mask"]}
+    values = tiny_config(
+        task={"type": "SemanticSegmentation"}, model={"type": "UNet", "num_classes": 8, "width": 4, "depth": 1},
+        metrics=[{"type": "MeanIoU"}], train={"dataset": scenes, "batch_size": 4},
+        val={"dataset": scenes, "batch_size": 4}, run={"epochs": 1, "work_dir": folder},
+        default_hooks=[{"type": "Checkpoint"}],
+    )  # fmt: skip
+    build_runner(values).train()
+    path = newest(tmp_path / "work" / "checkpoints")[0]
+    state = load(path)
+    assert state["classes"] == state["class_names"]["labels"] == state["class_names"]["mask"][1:]
+    found = evaluate_checkpoint(path)
+    write_scores(found)
+    written = json.loads((tmp_path / "work" / "test.json").read_text())
+    assert [*written["per_class"]["mean_iou"]] == state["class_names"]["mask"]
+    only_masks = evaluate_checkpoint(path, overrides=['val.dataset.targets=["mask"]'])
+    assert only_masks.scores == found.scores
+    names = {**state["class_names"], "mask": state["class_names"]["mask"][::-1]}
+    save({**state, "class_names": names}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="the classes of 'mask' are not the checkpoint's"):
+        evaluate_checkpoint(tmp_path / "other.pt")
 
 
 def test_a_checkpoint_of_another_model_is_refused(trained):

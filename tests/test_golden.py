@@ -54,3 +54,12 @@ def test_one_of_a_newer_version_is_refused(golden, tmp_path, version):
 def test_it_holds_tensors_and_plain_data_only(golden):
     state = torch.load(golden, weights_only=True)
     assert state["visreg"] == golden.stem.removeprefix("visreg-")
+
+
+def test_one_of_before_the_names_of_all_classes_is_resumed(golden, tmp_path):
+    facts = json.loads(golden.with_suffix(".json").read_text())
+    state = load(golden)
+    del state["class_names"]
+    runner = build_runner({**facts["config"], "run": {**facts["config"]["run"], "work_dir": str(tmp_path)}})
+    runner.load_state_dict(state)
+    assert runner.step == facts["step"]

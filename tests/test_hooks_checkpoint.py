@@ -57,6 +57,7 @@ def test_what_is_in_it(tmp_path):
     runner = run(tmp_path, Checkpoint(), epochs=1, config=config)
     state = load(tmp_path / "checkpoints" / "step_00000005.pt")
     assert (state["visreg"], state["data"], state["classes"]) == (visreg.__version__, "tiny val", ["a", "b", "c"])
+    assert state["class_names"] == {"label": ["a", "b", "c"]}
     assert loads_json(state["config"]) == config
     assert (state["step"], state["scores"]) == (5, runner.scores)
     assert torch.equal(state["task"]["model.0.weight"], runner.task.model[0].weight)

@@ -19,6 +19,7 @@ from visreg.build import build_runner
 from visreg.checkpoint import load, save
 from visreg.cli import main
 from visreg.config import dumps_json, loads_json
+from visreg.data import DataInfo
 from visreg.errors import CheckpointError
 from visreg.misfit import check_classes
 from visreg.registry import KINDS
@@ -277,8 +278,8 @@ FOREIGN = {
     "other schedule": (lambda: edited(schedule=Schedule().state_dict()), "it is of none, and this is of StepLR"),
     "other size": (lambda: trained(train_loader=tiny_loader(True, data=tiny_data(24))), "samples: 24 → 20"),
     "other data": (lambda: trained(train_loader=tiny_loader(True, name="other")), "data: other → tiny"),
-    "other classes": (lambda: edited(classes=["a", "x", "c"]), "1: 'x' in the checkpoint, 'b' in the data"),
-    "fewer classes": (lambda: edited(classes=["a", "b"]), "2: no such class in the checkpoint, 'c' in the data"),
+    "other classes": (lambda: edited(class_names__label=["a", "x", "c"]), "1: 'x' in the checkpoint, 'b' in the data"),
+    "fewer classes": (lambda: edited(class_names__label=["a", "b"]), "2: no such class in the checkpoint, .c. in"),
     "not of a run": (lambda: {"visreg": "0.1.0", "task": {}}, "it lacks step, scores"),
     "other scaler": (lambda: {**snapshot(tiny_runner()), "scaler": {}}, "GradScaler"),
 }  # fmt: skip
@@ -299,15 +300,18 @@ def test_other_data_can_be_accepted_but_not_other_classes():
     runner.train()
     assert runner.step == 3 * STEPS
     with pytest.raises(CheckpointError, match="the classes are not the checkpoint's"):
-        runner.load_state_dict(edited(classes=["b", "a", "c"]), override=True)
+        runner.load_state_dict(edited(class_names={"label": ["b", "a", "c"]}), override=True)
 
 
 def test_classes_that_differ_are_listed():
-    check_classes([], ["a"])
-    check_classes(["a"], ())
-    check_classes(["a"], ("a",))
+    def check(was, now):
+        check_classes({"classes": list(was)}, DataInfo(name="letters", classes=tuple(now)))
+
+    check([], ["a"])
+    check(["a"], ())
+    check(["a"], ("a",))
     with pytest.raises(CheckpointError) as caught:
-        check_classes([f"a{index}" for index in range(100)], [f"b{index}" for index in range(100)])
+        check([f"a{index}" for index in range(100)], [f"b{index}" for index in range(100)])
     lines = str(caught.value).splitlines()
     assert len(lines) == 21
     assert lines[0] == "the classes are not the checkpoint's (100 there, 100 here):"
@@ -411,7 +415,7 @@ def test_a_crafted_checkpoint_ends_in_one_message(small, tmp_path, capsys):
     state = load(newest(small))
     for number, change in enumerate(
         (
-            {"classes": [*state["classes"][:-1], "ten"]},
+            {"class_names": {"label": [*state["classes"][:-1], "ten"]}},
             {"train": {**state["train"], "samples": 7}},
             {"optimizer": {}},
             {"schedule": {}},

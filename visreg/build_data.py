@@ -15,11 +15,12 @@ from visreg import dist
 from visreg.batching import Batching
 from visreg.check import check_config
 from visreg.config import Config, ConfigPath, config_from, show_path
-from visreg.data import Dataset, Sample, Transform
+from visreg.data import DataInfo, Dataset, Sample, Transform
 from visreg.datasets.wrappers import check_same
 from visreg.device import find_device
-from visreg.errors import ConfigError, DataError, Problem, VisregError
+from visreg.errors import ConfigError, DataError, Problem, VisregError, first
 from visreg.loader import Loader, SampleLoader, TensorLoader
+from visreg.misfit import renamed
 from visreg.registry import DATASETS, SAMPLERS, TRANSFORMS, Registry, Spec
 from visreg.sampler import Sampler
 from visreg.schema import DataConfig, Schema
@@ -72,8 +73,9 @@ class DataBuilder:
         if not dataset.info.classes:
             self.unread.add(split)
         dataset.open()
-        for other in self.opened.values():
+        for other_split, other in self.opened.items():
             check_same(other, dataset)
+            _check_same_classes(other_split, other.info, split, dataset.info)
         self.opened[split] = dataset
         return dataset
 
@@ -184,3 +186,17 @@ class DataBuilder:
             return True  # it is in this machine's memory already
         free, _ = torch.cuda.mem_get_info(self.device)
         return sum(tensor.nbytes for tensor in tensors.values()) <= GPU_SHARE * free
+
+
+def _check_same_classes(one: str, info: DataInfo, other: str, other_info: DataInfo) -> None:
+    """Check that an index means the same class in two splits.
+
+    Raises:
+        DataError: if not: what is learnt on one would be scored as something else on the other; lists the differences.
+    """
+    for key, names in info.class_names.items():
+        rows = renamed(names, other_info.class_names.get(key, ()), one, other)
+        if rows:
+            raise DataError(
+                "\n  ".join([f"{other}.dataset: the classes of {key!r} are not those of {one}:", *first(rows)])
+            )

@@ -43,6 +43,7 @@ Predictions = dict[str, Any]
 Transform = Callable[[Any], Any]
 
 IGNORE = 255  # in a ``mask``: this pixel is neither learnt nor scored
+OF_CLASSES = ("label", "mask", "labels")  # what holds class indices
 RAGGED = frozenset({"boxes", "labels", "masks", "crowd", "area"})
 
 
@@ -73,6 +74,16 @@ class DataInfo:
     def classes_of(self, key: str) -> tuple[str, ...]:
         """Return the name of each class of ``key`` in a sample, such as ``"mask"``; empty if unknown."""
         return self.others.get(key, self.classes)
+
+    @property
+    def class_names(self) -> dict[str, tuple[str, ...]]:
+        """The names of the classes of each key of a sample that has some, as far as both are known.
+
+        >>> DataInfo(name="pets", classes=("cat", "dog")).class_names
+        {'label': ('cat', 'dog')}
+        """
+        keys = [key for key in OF_CLASSES if key in (self.sample or self.keys)]
+        return {key: names for key in dict.fromkeys([*keys, *self.others]) if (names := self.classes_of(key))}
 
 
 def blank_sample(keys: Collection[str], height: int, width: int, channels: int = 3) -> Sample:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,28 @@ from rich.table import Column, Table
 from visreg.build import build_evaluator
 from visreg.checkpoint import load
 from visreg.config import Config, apply_overrides, config_from, loads_json
-from visreg.errors import CheckpointError, ResourceError
-from visreg.misfit import TO_USE, check_form
+from visreg.errors import ResourceError
+from visreg.misfit import TO_USE, check_classes, check_form
 from visreg.whole_file import write_whole
 
 MAX_ROWS, MAX_COLUMNS = 100, 20  # of a table on a screen
+
+
+@frozen
+class PerClass:
+    """What a metric found of each class.
+
+    Attributes:
+        classes: the name of each class, by index; empty where they are unknown.
+        columns: one value for each class, by name.
+    """
+
+    classes: tuple[str, ...]
+    columns: dict[str, list[float]]
+
+    def class_name(self, index: int) -> str:
+        """Return what to call a class: its name if it has one, else its number."""
+        return self.classes[index] if index < len(self.classes) else str(index)
 
 
 @frozen
@@ -30,16 +47,15 @@ class Result:
     Attributes:
         data: the name of the dataset; a split of it was scored.
         scores: every metric's scores, by name.
-        per_class: of each metric that has them, columns of one value for each class, by name.
+        per_class: what those metrics found of each class that say so.
     """
 
     checkpoint: Path
     step: int
     data: str
     split: str
-    classes: tuple[str, ...]
     scores: dict[str, float]
-    per_class: tuple[dict[str, list[float]], ...]
+    per_class: tuple[PerClass, ...]
 
 
 def evaluate_checkpoint(
@@ -68,17 +84,13 @@ def evaluate_checkpoint(
     split = split or ("test" if config.values.get("test") else "val")
     runner = build_evaluator(config, split, plugin_files)
     assert runner.val_loader is not None, "an evaluator has one"
-    classes = runner.val_loader.info.classes
-    if classes and state["classes"] and list(classes) != list(state["classes"]):
-        raise CheckpointError(
-            f"{path}: trained on the classes {_few(state['classes'])}, but {split} has {_few(classes)}; "
-            "evaluate it on data with the same classes"
-        )
+    info = runner.val_loader.info
+    check_classes(state, info)
     runner.load_task(state)
     runner.load_hooks(state)
     scores = runner.evaluate()
-    per_class = tuple(columns for metric in runner.metrics if (columns := metric.per_class()))
-    return Result(path, state["step"], runner.val_loader.info.name, split, classes, scores, per_class)
+    per_class = [PerClass(info.classes_of(metric.key), metric.per_class()) for metric in runner.metrics]
+    return Result(path, state["step"], info.name, split, scores, tuple(each for each in per_class if each.columns))
 
 
 def print_scores(result: Result) -> None:
@@ -89,19 +101,20 @@ def print_scores(result: Result) -> None:
     for name, value in result.scores.items():
         table.add_row(name, f"{value:.4f}")
     console.print(table)
-    for columns in result.per_class:
+    for found in result.per_class:
+        columns = found.columns
         rows = max(map(len, columns.values()))
         if rows > MAX_ROWS or len(columns) > MAX_COLUMNS:
             print(f"{rows} classes × {len(columns)} columns ({', '.join([*columns][:3])}…): see test.json")
         elif columns:
-            console.print(_class_table(result, columns))
+            console.print(_class_table(found))
 
 
-def _class_table(result: Result, columns: Mapping[str, Sequence[float]]) -> Table:
-    table = Table("class", *(Column(name, justify="right", no_wrap=True) for name in columns))
-    texts = [_texts(values) for values in columns.values()]
+def _class_table(found: PerClass) -> Table:
+    table = Table("class", *(Column(name, justify="right", no_wrap=True) for name in found.columns))
+    texts = [_texts(values) for values in found.columns.values()]
     for index, row in enumerate(zip(*texts, strict=True)):
-        table.add_row(_class_name(result, index), *row)
+        table.add_row(found.class_name(index), *row)
     return table
 
 
@@ -119,7 +132,6 @@ def write_scores(result: Result, path: Path | None = None) -> None:
     """
     folder = result.checkpoint.parent
     path = path or (folder.parent if folder.name == "checkpoints" else folder) / "test.json"
-    columns = {name: values for columns in result.per_class for name, values in columns.items()}
     content: dict[str, Any] = {
         "checkpoint": str(result.checkpoint),
         "step": result.step,
@@ -127,8 +139,9 @@ def write_scores(result: Result, path: Path | None = None) -> None:
         "split": result.split,
         "scores": {name: _json(value) for name, value in result.scores.items()},
         "per_class": {
-            name: {_class_name(result, index): _json(value) for index, value in enumerate(values)}
-            for name, values in columns.items()
+            name: {found.class_name(index): _json(value) for index, value in enumerate(values)}
+            for found in result.per_class
+            for name, values in found.columns.items()
         },
     }
     try:
@@ -137,13 +150,5 @@ def write_scores(result: Result, path: Path | None = None) -> None:
         raise ResourceError(f"{path}: cannot write the scores: {error.strerror}; give --out FILE") from None
 
 
-def _class_name(result: Result, index: int) -> str:
-    return result.classes[index] if index < len(result.classes) else str(index)
-
-
 def _json(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -9,7 +9,13 @@ from visreg.data import Batch, Predictions
 
 
 class Metric(ABC):
-    """A score accumulated over the batches of one evaluation, on whatever device the predictions are."""
+    """A score accumulated over the batches of one evaluation, on whatever device the predictions are.
+
+    Attributes:
+        key: what of a sample its classes are those of, which gives `per_class` its rows' names.
+    """
+
+    key: str = "label"
 
     @abstractmethod
     def names(self) -> Sequence[str]:

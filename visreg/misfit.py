@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
+from visreg.data import DataInfo
 from visreg.errors import CheckpointError, first
 from visreg.options import options_of
 
@@ -33,6 +35,10 @@ def _is(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kind)
 
 
+def _is_names(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) and _is_list(_is(str))(value[key]) for key in value)
+
+
 def _is_list(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(of, value))
 
@@ -49,6 +55,7 @@ TO_RESUME: Mapping[str, Callable[[Any], bool]] = {
 }  # fmt: skip
 AT_MOST: Mapping[str, Callable[[Any], bool]] = {
     "skipped": _is_list(_is_count), "overflows": _is_count, "accumulate": _is_count, "environment": _is(dict),
+    "class_names": _is_names,
 }  # fmt: skip
 
 
@@ -103,22 +110,39 @@ def check_data(saved: Mapping[str, Any], now: Mapping[str, Any], override: bool 
         )
 
 
-def check_classes(saved: Sequence[str], now: Sequence[str]) -> None:
-    """Check that every class has the index that it had; nothing is known of either where it is empty.
+def check_classes(state: Mapping[str, Any], info: DataInfo) -> None:
+    """Check that every class of some data has the index that it had; nothing is known where there are no names.
+
+    Args:
+        state: the checkpoint.
+        info: of the data: what both have names for is compared, and where that is nothing, the classes of the two.
 
     Raises:
         CheckpointError: if not; lists up to 20 that differ.
     """
-    if not saved or not now or list(saved) == list(now):
-        return
-    rows = []
-    for index in range(max(len(saved), len(now))):
-        pair = [repr(names[index]) if index < len(names) else "no such class" for names in (saved, now)]
-        if pair[0] != pair[1]:
-            rows.append(f"{index}: {pair[0]} in the checkpoint, {pair[1]} in the data")
-    raise CheckpointError(
-        "\n  ".join([f"the classes are not the checkpoint's ({len(saved)} there, {len(now)} here):", *first(rows)])
-    )
+    saved = DataInfo(name="", classes=tuple(state["classes"]), others=state.get("class_names", {}))
+    for key in [key for key in saved.others if key in info.class_names] or [""]:
+        was, now = saved.classes_of(key), info.classes_of(key)
+        rows = renamed(was, now, "the checkpoint", "the data")
+        if rows:
+            whose = f" of {key!r}" if now != info.classes else ""
+            counts = f"{len(was)} there, {len(now)} here"
+            raise CheckpointError(
+                "\n  ".join([f"the classes{whose} are not the checkpoint's ({counts}):", *first(rows)])
+            )
+
+
+def renamed(one: Sequence[str], other: Sequence[str], first_place: str, second_place: str) -> list[str]:
+    """Return a line for each class that has another name there; none where one of the two has no names at all.
+
+    >>> renamed(["cat", "dog"], ["cat"], "train", "val"), renamed(["cat"], [], "train", "val")
+    (["1: 'dog' in train, no such class in val"], [])
+    """
+    if not one or not other:
+        return []
+    texts = [[repr(name) for name in names] for names in (one, other)]
+    pairs = enumerate(zip_longest(*texts, fillvalue="no such class"))
+    return [f"{index}: {was} in {first_place}, {now} in {second_place}" for index, (was, now) in pairs if was != now]
 
 
 def check_optimizer(optimizer: Optimizer, name: str | None, saved: Mapping[str, Any]) -> None:

@@ -398,8 +398,9 @@ class Runner:
 
         Every process must enter, since each has random state. Besides state there are ``visreg``, the version;
         ``config``, as JSON text that `visreg.config.loads_json` reads; ``data``, the name of the dataset that the
-        scores are on; ``classes``, the name of each class by index; ``train``, the data that is trained on and for how
-        many steps; and ``environment``, what the last bits depend on.
+        scores are on; ``classes``, the name of each class by index, and ``class_names``, the same by key of a sample;
+        ``train``, the data that is trained on and for how many steps; and ``environment``, what the last bits depend
+        on.
         """
         self._finite.settle(self)
         return state_of(self)

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
 import visreg
 from visreg import dist, generators
 from visreg.config import dumps_json
+from visreg.data import DataInfo
 from visreg.errors import CheckpointError, VisregError
 from visreg.misfit import TO_RESUME, check_classes, check_data, check_form, check_optimizer, options
 from visreg.resume import environment
@@ -24,12 +27,13 @@ MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, Runtim
 
 def state_of(runner: Runner) -> dict[str, Any]:
     """Return what `Runner.state_dict` does."""
-    data = runner.val_loader or runner.train_loader
+    info = _info(runner)
     return {
         "visreg": visreg.__version__,
         "config": dumps_json(dict(runner.config)),
-        "data": data.info.name if data is not None else "",
-        "classes": _classes(runner),
+        "data": info.name,
+        "classes": list(info.classes),
+        "class_names": {key: list(names) for key, names in info.class_names.items()},
         "train": _plan(runner),
         "environment": environment(runner.device),
         "step": runner.step,
@@ -50,7 +54,7 @@ def state_of(runner: Runner) -> dict[str, Any]:
 def restore(runner: Runner, state: Mapping[str, Any], override: bool) -> None:
     """Do what `Runner.load_state_dict` does."""
     check_form(state, TO_RESUME, "resumed")
-    check_classes(state["classes"], _classes(runner))
+    check_classes(state, _info(runner))
     check_data(state["train"], _plan(runner), override)
     runner.load_task(state)
     _restore_optimizer(runner, state, override)
@@ -110,9 +114,11 @@ def _restore_generators(runner: Runner, saved: list[Mapping[str, Any]]) -> None:
         raise CheckpointError(f"the checkpoint's generators cannot be taken up: {error}") from error
 
 
-def _classes(runner: Runner) -> list[str]:
+def _info(runner: Runner) -> DataInfo:
+    """Return what is known of the data that the scores are on, with the names of the classes if any has them."""
     infos = [loader.info for loader in (runner.val_loader, runner.train_loader) if loader is not None]
-    return next((list(info.classes) for info in infos if info.classes), [])
+    named = next((info for info in infos if info.classes), None)
+    return evolve(named or infos[0], name=infos[0].name) if infos else DataInfo(name="")
 
 
 def _plan(runner: Runner) -> dict[str, Any]:

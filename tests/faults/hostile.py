@@ -379,6 +379,7 @@ def states(state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                                      ["MT19937", [1] * 624, 1 << 30, 0, 0.0], ["MT19937", [1] * 624, -9, 0, 0.0]],
         ("environment", "threads"): [1 << 40, 1 << 20, -1, "x", True],
         ("classes",): [[1, 2], [None]], ("classes", 0): [["x"], 7],
+        ("class_names",): [None, ["x"], {1: ["x"]}, {"label": "x"}], ("class_names", "label"): [[1], None],
         ("hooks",): [[None], ["x"], [{}], [{"type": []}], [{"type": "EMA"}]],
         ("hooks", hook["EMA"], "state"): [None, {"x": 1}, "x", {"average": None}, {"average": {weight: "x"}},
                                           {"average": {1: torch.ones(1)}}, {"average": [1]}],

@@ -46,6 +46,7 @@ class Objects:
 class ObjectMetric(Metric):
     """Keeps what was found, and what is there, in every image, until all is scored together."""
 
+    key: str = field(default="labels", init=False, repr=False)
     images: list[tuple[tuple[int, int], Objects, Objects]] = field(factory=list, init=False, repr=False)
     columns: dict[str, list[float]] = field(factory=dict, init=False, repr=False)
     masks: bool = field(default=False, init=False, repr=False)
