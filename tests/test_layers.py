@@ -19,7 +19,7 @@ ZOOS = (
 FLOORS = (
     {"errors", "faults"},
     {"dist", "annotations", "entry_points", "adopted", "archive", "generators", "run_lock", "snapshot", "whole_file"},
-    {"options", "signals", "sampler", "device"},
+    {"options", "signals", "sampler", "device", "log"},
     {"registry", "data", "checkpoint", "config", "batching"},
     {"tables", "schema", "samples", "worker", "misfit"},
     {"task", "workers", "resume", "stream", "objects"},
@@ -30,7 +30,9 @@ FLOORS = (
     {"check"},
     {"build_data"},
     {"build"},
-    {"bad_batch", "data_check", "evaluate", "listing", "new_plugin", "log"},
+    {"bad_batch", "data_check", "evaluate", "listing", "new_plugin"},
+    {"commands"},
+    {"arguments"},
     {"cli"},
 )
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import suppress
 from logging.handlers import MemoryHandler
@@ -63,3 +64,15 @@ def log_to_file(path: Path) -> None:
         early.flush()
         logger.removeHandler(early)
     logger.addHandler(file)
+
+
+def give_up_stdout() -> OSError | None:
+    """Return what is wrong with stdout, if it takes no more; Python would fail once more at exit, when it flushes."""
+    if sys.stdout is None:  # after `>&-`
+        return None
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None

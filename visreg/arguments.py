@@ -1,0 +1,125 @@
+"""The words of the command line, and the help that they come with."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from visreg import __version__, commands
+
+Parser = argparse.ArgumentParser
+Add = Callable[..., Parser]  # adds a command
+
+
+def make_parser() -> Parser:
+    """Return what turns words into options; their ``run`` is the command."""
+    parser = Parser(prog="visreg", description="Train what a plain-dict config describes.")
+    parser.add_argument("--version", action="version", version=f"visreg {__version__}")
+    add = parser.add_subparsers(required=True, metavar="COMMAND", title="commands").add_parser
+    for describe in (_train, _test, _check, _explain, _list, _new_plugin):
+        describe(add)
+    return parser
+
+
+def set_last(arguments: Sequence[str]) -> list[str]:
+    """Return ``arguments`` with each ``--set`` and its values behind all others: so it takes no CONFIG for a value.
+
+    >>> set_last(["train", "--set", "run.epochs=1", "run.seed=2", "cnn.py", "--resume"])
+    ['train', 'cnn.py', '--resume', '--set', 'run.epochs=1', 'run.seed=2']
+    """
+    if "--" in arguments:
+        return list(arguments)
+    others: list[str] = []
+    settings: list[str] = []
+    before, taken = "", False
+    for argument in arguments:
+        taken = "--set" in (argument, before) or (taken and "=" in argument and not argument.startswith("-"))
+        (settings if taken else others).append(argument)
+        before = argument
+    return others + settings
+
+
+def _train(add: Add) -> None:
+    parser = add("train", help="train what a config describes", description=TRAIN)
+    parser.add_argument("config", metavar="CONFIG", help="a .py or .json file")
+    newest = "go on from it, by default from the run's newest"
+    parser.add_argument("--resume", nargs="?", const="", metavar="CHECKPOINT", help=newest)
+    changed = "resume though the config was changed: data, optimizer options and schedule are then the config's"
+    parser.add_argument("--resume-override", action="store_true", help=changed)
+    parser.add_argument("--work-dir", metavar="DIR", help="the run's folder; short for --set run.work_dir=DIR")
+    _add_common(parser, data=True)
+    parser.set_defaults(run=commands.train)
+
+
+def _test(add: Add) -> None:
+    parser = add("test", help="evaluate a checkpoint", description=TEST)
+    parser.add_argument("paths", nargs="+", metavar="[CONFIG] CHECKPOINT", help="a checkpoint carries its config")
+    parser.add_argument("--split", choices=("val", "test"), help="by default test if the config has it, else val")
+    out = "where to write the scores; by default test.json in the run's folder"
+    parser.add_argument("--out", metavar="FILE", help=out)
+    _add_common(parser, data=True)
+    parser.set_defaults(run=commands.test)
+
+
+def _check(add: Add) -> None:
+    parser = add("check", help="list every mistake in a config", description="List every mistake at once.")
+    parser.add_argument("config", metavar="CONFIG")
+    parser.add_argument("--data", action="store_true", help="read every sample too, and list what is wrong with them")
+    workers = "processes that read; by default one for each core"
+    parser.add_argument("--workers", type=_count, metavar="N", help=workers)
+    parser.add_argument("--out", metavar="FILE", help="where to write all that is wrong with the data")
+    _add_common(parser, data=True)
+    parser.set_defaults(run=commands.check)
+
+
+def _explain(add: Add) -> None:
+    parser = add("explain", help="say where a config's value comes from", description=EXPLAIN)
+    parser.add_argument("config", metavar="CONFIG")
+    parser.add_argument("key", metavar="KEY", help="such as optimizer.lr or hooks[0].patience")
+    _add_common(parser)
+    parser.set_defaults(run=commands.explain)
+
+
+def _list(add: Add) -> None:
+    parser = add("list", help="show what is registered", description=LIST)
+    parser.add_argument("kind", nargs="?", metavar="KIND", help="such as models or hooks")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="such as resnet18")
+    _add_plugin(parser, "run this file first")
+    parser.set_defaults(run=commands.list_names)
+
+
+def _new_plugin(add: Add) -> None:
+    parser = add("new-plugin", help="write a plugin package to start from", description=NEW_PLUGIN)
+    parser.add_argument("name", metavar="NAME", help="of the package, such as visreg-mynet")
+    parser.add_argument("--folder", default=".", metavar="DIR", help="where to put it")
+    parser.set_defaults(run=commands.new_plugin)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
+    return int(text)
+
+
+def _add_common(parser: Parser, *, data: bool = False) -> None:
+    several: Any = {"nargs": "+", "action": "extend", "default": []}
+    parser.add_argument("--set", **several, metavar="KEY=VALUE", help="such as optimizer.lr=0.01 hooks.0.patience=3")
+    _add_plugin(parser, "a .py file that registers components")
+    if data:
+        root = "where datasets are; $VISREG_DATA, else data/, by default"
+        parser.add_argument("--data-root", metavar="DIR", help=root)
+
+
+def _add_plugin(parser: Parser, help_: str) -> None:
+    parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE", help=help_)
+
+
+TRAIN = """Train what a config describes. The run's folder (run.work_dir) then holds config.json, log.txt,
+metrics.jsonl and checkpoints/. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 5 not finite, 6 resources,
+7 distributed, 8 plugin, 130 and 143 interrupted, after saving."""
+TEST = "Evaluate a checkpoint, print its scores and write test.json."
+EXPLAIN = "Say which file or flag set a value, and what it overrode."
+LIST = "Show every registered name: where it comes from, its signature and its summary."
+NEW_PLUGIN = "Write a package with a model, a hook and tests, ready to pip install -e."

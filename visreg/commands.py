@@ -1,0 +1,181 @@
+"""What each command of the command line does; nothing here imports torch before a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visreg import dist
+from visreg.errors import ConfigError, Problem, ResourceError, VisregError, module_of, out_of_memory
+from visreg.log import give_up_stdout, log_to_file
+from visreg.run_lock import RunLock
+from visreg.signals import Signals
+
+if TYPE_CHECKING:
+    from visreg.config import Config
+    from visreg.runner import Runner
+
+logger = logging.getLogger("visreg")
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train what a config describes."""
+    from visreg.bad_batch import bad_batch_explained
+
+    with Signals() as signals, ExitStack() as held:
+        runner = signals.leavable(lambda: _prepared(options, held))
+        runner.signals = signals
+        logger.info("training on %s; what is kept of it goes to %s", runner.device, runner.work_dir)
+        try:
+            with _out_of_memory_explained(), bad_batch_explained(runner):
+                runner.train()
+        finally:
+            signals.tell()
+        number = runner.interrupted or signals.received
+        if number:
+            rest = "--resume goes on from there" if runner.step else "there is nothing yet to resume"
+            logger.info("interrupted at step %d of %d; %s", runner.step, runner.total_steps, rest)
+        give_up_stdout()  # nobody need listen
+        return 128 + number if number else 0
+
+
+def _prepared(options: argparse.Namespace, held: ExitStack) -> Runner:
+    """Return the runner, at the step it is to begin at; ``held`` is what the process must hold while it trains."""
+    from visreg import generators
+    from visreg.build import build_runner
+    from visreg.config import dump
+
+    config = _load(options)
+    try:
+        runner = build_runner(config, options.plugin)
+    except VisregError as error:
+        if not dist.agree_to_begin(error):
+            raise SystemExit(error.exit_code) from error
+        raise
+    dist.agree_to_begin(None)
+    if dist.is_main():
+        held.enter_context(RunLock(runner.work_dir))
+        log_to_file(runner.work_dir / "log.txt")
+    generators.seed_others(config.values["run"].get("seed", 0) + dist.rank())
+    if options.resume is not None or options.resume_override:
+        _resume(runner, _given(Path(options.resume)) if options.resume else None, options.resume_override)
+    if dist.is_main():
+        dump(config.values, runner.work_dir / "config.json")  # not before: a config can be refused
+    return runner
+
+
+def _given(path: Path) -> dict[str, Any] | None:
+    """Return the checkpoint that a path names, or the newest one where it is a run's folder."""
+    from visreg.checkpoint import load, resume
+
+    return resume(path / "checkpoints") if (path / "checkpoints").is_dir() else load(path)
+
+
+def _resume(runner: Runner, state: dict[str, Any] | None, override: bool) -> None:
+    from visreg.checkpoint import resume
+    from visreg.resume import check_config, restore_environment
+
+    state = state or resume(runner.work_dir / "checkpoints")
+    if state is None:
+        logger.warning("nothing to resume in %s; starting from the beginning", runner.work_dir)
+        return
+    check_config(state, runner.config, override)
+    runner.load_state_dict(state, override=override)
+    restore_environment(state.get("environment", {}), runner.device)
+    logger.info("resumed at step %d of %d (epoch %d)", runner.step, runner.total_steps, runner.epoch)
+    if runner.finished:
+        logger.info("nothing is left to do; raise run.epochs or run.steps to go on")
+
+
+def test(options: argparse.Namespace) -> int:
+    """Evaluate a checkpoint."""
+    from visreg.evaluate import evaluate_checkpoint, print_scores, write_scores
+
+    if len(options.paths) > 2:
+        raise VisregError(f"test takes [CONFIG] CHECKPOINT, got {len(options.paths)} paths")
+    *configs, checkpoint = options.paths
+    options.config = configs[0] if configs else None
+    config = _load(options) if configs else None
+    with _out_of_memory_explained():
+        result = evaluate_checkpoint(Path(checkpoint), config, options.split, options.set, options.plugin)
+    if dist.is_main():
+        print_scores(result)
+        write_scores(result, Path(options.out) if options.out else None)
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """List every mistake in a config, and with ``--data`` in its data."""
+    from visreg.check import check_config
+
+    config = _load(options)
+    check_config(config, plugin_files=options.plugin)
+    print(f"{options.config}: no mistakes found", flush=True)
+    if not options.data:
+        return 0
+    from visreg.data_check import check_data, report
+    from visreg.errors import DataError
+
+    count = report(check_data(config, options.plugin, options.workers), Path(options.out) if options.out else None)
+    if count:
+        raise DataError(f"{count} thing{'s' * (count > 1)} wrong with the data; nothing was changed")
+    print("every sample of every split can be used")
+    return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Say where a value of a config comes from."""
+    from visreg.config import explain, parse_path
+
+    print(explain(_load(options), parse_path(options.key)))
+    return 0
+
+
+def list_names(options: argparse.Namespace) -> int:
+    """Show what is registered."""
+    from visreg.listing import show
+
+    for file in options.plugin:
+        from visreg.registry import load_file
+
+        load_file(file)
+    show(options.kind, options.name)
+    return 0
+
+
+def new_plugin(options: argparse.Namespace) -> int:
+    """Write a plugin package."""
+    from visreg.new_plugin import write_plugin
+
+    folder = write_plugin(options.name, Path(options.folder))
+    print(f"wrote {folder}; next: pip install -e '{folder}[dev]' && python -m pytest {folder}")
+    return 0
+
+
+def _load(options: argparse.Namespace) -> Config:
+    from visreg.config import load_config
+
+    overrides = list(options.set)
+    if getattr(options, "work_dir", None):
+        overrides.append(f"run.work_dir={options.work_dir!r}")
+    return load_config(options.config, overrides)
+
+
+class _out_of_memory_explained:  # noqa: N801  used as a statement, like contextlib's own
+    """Turns running out of memory, or of deterministic algorithms, into an error that says what to do."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        first = str(error).splitlines()[0] if str(error) else "out of memory"
+        if out_of_memory(error):
+            raise ResourceError(f"{first}; lower train.batch_size, or raise run.accumulate") from error
+        operation, found, _ = first.partition(" does not have a deterministic implementation")
+        if isinstance(error, RuntimeError) and found:
+            place = module_of(error) or "a backward pass, a loss or a transform"
+            message = f"{operation}, in {place}, has no deterministic algorithm; set it to False, or use another layer"
+            raise ConfigError([Problem("run.deterministic", message)]) from error
