@@ -17,7 +17,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def snippet(word):
     """Return the one Python block that contains ``word``, with paths into the repository made absolute."""
     (found,) = [text for text in SNIPPETS if word in text]
-    return re.sub(r'"(?:configs/)?cnn_mnist\.py"', f'"{ROOT / "configs" / "cnn_mnist.py"}"', found)
+    return re.sub(r'"(?:configs/)?(cnn_mnist|yolo_shapes)\.py"', rf'"{ROOT / "configs"}/\1.py"', found)
 
 
 def test_shows_the_config_as_it_is():
@@ -43,6 +43,22 @@ val = dict(dataset=dict(_delete_=True, type="Digits", train=False))
     out = capsys.readouterr().out
     assert "epoch 1/10" in out
     assert "epoch 10/10" not in out
+
+
+def test_own_detector_and_metric_train(tmp_path, capsys):
+    pytest.importorskip("faster_coco_eval")
+    (tmp_path / "my_detector.py").write_text(snippet("class GridDetector"), encoding="utf-8")
+    more = """
+train = dict(dataset=dict(size=64))
+val = dict(dataset=dict(size=10))
+schedule = dict(warmup_steps=1)
+run = dict(epochs=None, steps=2)
+"""
+    (tmp_path / "my_config.py").write_text(snippet("# my_detector_config.py") + more, encoding="utf-8")
+    with pytest.raises(SystemExit) as caught:
+        main(["train", str(tmp_path / "my_config.py"), "--work-dir", str(tmp_path / "work")])
+    assert caught.value.code == 0
+    assert re.search(r"step 2/2  class \S+  box \S+  val on ShapeScenes mAP .* count_error \d", capsys.readouterr().out)
 
 
 def test_python_interface_is_as_shown(tmp_path):

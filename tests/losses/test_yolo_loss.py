@@ -111,6 +111,14 @@ def test_what_is_right_costs_next_to_nothing_and_what_is_wrong_costs_more(iou):
     assert right["distance"] < wrong["distance"]
 
 
+def test_a_model_without_distributions_learns_classes_and_boxes_alone():
+    found, goal = output(), [target([8.0, 16.0, 40.0, 48.0])]
+    losses = YOLOLoss()(found, goal)
+    del losses["distance"]
+    plain = {key: found[key] for key in ("logits", "boxes", "points")}
+    assert YOLOLoss()(plain, goal) == losses
+
+
 def test_gradients_lead_to_what_is_right():
     torch.manual_seed(0)
     found, loss = output(), YOLOLoss()

@@ -21,9 +21,10 @@ class YOLOLoss(nn.Module):
     prediction suits it best, by ``score^alpha * IoU^beta``; they are to score that, scaled so that an object's best
     place is to score its IoU. Classes are learnt by binary cross-entropy, weighted by how far the score is off to the
     power of ``gamma`` (quality focal loss, Li et al. 2020), boxes by their generalized IoU (Rezatofighi et al. 2019) or
-    complete IoU (Zheng et al. 2020), and the distances' distributions by the two bins around the true distance
-    (distribution focal loss, Li et al. 2020). Each is divided by the sum of what is to be scored, at least 1, in the
-    images it is given: those of one process, and with ``run.accumulate`` of one part of the batch.
+    complete IoU (Zheng et al. 2020), and, of a model that predicts a box's distances from its place as distributions,
+    those by the two bins around the true distance (distribution focal loss, Li et al. 2020). Each is divided by the sum
+    of what is to be scored, at least 1, in the images it is given: those of one process, and with ``run.accumulate`` of
+    one part of the batch.
 
     Args:
         topk: places that learn one object.
@@ -59,19 +60,20 @@ class YOLOLoss(nn.Module):
         self.class_weight, self.box_weight, self.distance_weight = class_weight, box_weight, distance_weight
 
     def forward(self, output: Mapping[str, Tensor], targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Return the losses ``class``, ``box`` and ``distance``, scalars.
+        """Return the losses ``class``, ``box`` and, if there are distances, ``distance``: scalars.
 
         Args:
-            output: ``logits`` (N, A, C), ``boxes`` (N, A, 4), ``distances`` (N, A, 4, bins), ``points`` (A, 2) and
-                ``strides`` (A,), as of the model ``YOLO``.
+            output: ``logits`` (N, A, C), ``boxes`` (N, A, 4) and ``points`` (A, 2), the places that predict them, x and
+                y in pixels; and, as of the model ``YOLO``, ``distances`` (N, A, 4, bins) and ``strides`` (A,).
             targets: of each image ``boxes`` (M, 4), x1, y1, x2, y2 in pixels, and ``labels``, int64 (M,).
 
         Raises:
             ConfigError: if ``output`` is something else.
         """
-        if not isinstance(output, Mapping) or not {"logits", "boxes", "distances"} <= output.keys():
-            problem = "YOLOLoss takes what a dense detector such as YOLO returns, and the targets of Detection"
-            raise ConfigError([Problem("loss", f"{problem}; got a {type(output).__name__}")])
+        if not isinstance(output, Mapping) or not {"logits", "boxes", "points"} <= output.keys():
+            problem = "YOLOLoss takes 'logits', 'boxes' and 'points' of a dense detector such as YOLO"
+            found = f"only {', '.join(map(repr, output))}" if isinstance(output, Mapping) else type(output).__name__
+            raise ConfigError([Problem("loss", f"{problem}; got {found}")])
         logits, boxes = output["logits"].float(), output["boxes"].float()
         true, labels, real = _padded(targets, boxes)
         with torch.no_grad():
@@ -87,13 +89,14 @@ class YOLOLoss(nn.Module):
         learnt = quality > 0
         target = true.gather(1, chosen[..., None].expand(-1, -1, 4)) if true.shape[1] else boxes.detach()
         weight, box, target = quality[learnt], boxes[learnt], target[learnt]
-        points, strides = (output[key].expand(len(boxes), *output[key].shape)[learnt] for key in ("points", "strides"))
-        off = _off_distances(output["distances"][learnt].float(), box=target, points=points, strides=strides)
-        return {
+        losses = {
             "class": self.class_weight * wrong.sum() / total,
             "box": self.box_weight * (self.box_loss(box, target) * weight).sum() / total,
-            "distance": self.distance_weight * (off * weight).sum() / total,
         }
+        if "distances" in output:
+            off = _off_distances(output, learnt, target)
+            losses["distance"] = self.distance_weight * (off * weight).sum() / total
+        return losses
 
     def assign(
         self, scores: Tensor, boxes: Tensor, points: Tensor, true: Tensor, labels: Tensor, real: Tensor
@@ -126,15 +129,16 @@ class YOLOLoss(nn.Module):
         return chosen, scaled.amax(dim=1)
 
 
-def _off_distances(logits: Tensor, box: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+def _off_distances(output: Mapping[str, Tensor], learnt: Tensor, box: Tensor) -> Tensor:
     """Return (P,) how far the distributions of P places are from the true distances to the sides of their boxes.
 
     Args:
-        logits: of the distributions (P, 4, bins).
-        box: to learn (P, 4).
-        points: of the places (P, 2).
-        strides: of their levels (P,).
+        output: the model's.
+        learnt: which places these are, bool (N, A).
+        box: what each of them learns (P, 4).
     """
+    logits = output["distances"][learnt].float()
+    points, strides = (output[key].expand(len(learnt), *output[key].shape)[learnt] for key in ("points", "strides"))
     true = torch.cat([points - box[:, :2], box[:, 2:] - points], dim=1) / strides[:, None]
     true = true.clamp(0, logits.shape[-1] - 1.01)
     low = true.floor()
