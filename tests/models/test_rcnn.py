@@ -57,6 +57,16 @@ def test_masks():
     assert isinstance(model, detection.FasterRCNN)
 
 
+@pytest.mark.parametrize("size", [14, 28])
+def test_masks_are_made_of_as_many_cells_as_asked_for(size):
+    model, seen = MaskRCNN(3, mask_channels=8, mask_size=size, backbone="csp_n", **SMALL), []
+    model.roi_heads.mask_predictor.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1:]))
+    losses(model)
+    assert seen == [(4, size, size)]
+    with pytest.raises(ValueError, match="mask_size: must be even, got 15"):
+        MaskRCNN(3, mask_size=15, backbone="csp_n", **SMALL)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"backbone": "resnet81"}, "did you mean 'resnet18'"), ({"channels": 0}, "channels: must be 1 or more")],

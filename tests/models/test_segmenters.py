@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.models import resnet50
+from torchvision.models import resnet18, resnet50
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from visreg.models.deeplab import DeepLabV3Plus
@@ -66,7 +66,7 @@ def test_deeplab_gives_logits_of_the_images_size(size):
 )
 def test_backbones_are_dilated_to_the_stride_asked_for(backbone, channels):
     for stride in (32, 16, 8):
-        features = Features(backbone, (4, stride)).eval()
+        features = Features(backbone, (4, stride), dilate=True).eval()
         low, high = features(torch.zeros(1, 3, 64, 64))
         assert low.shape == (1, channels[0], 16, 16)
         assert high.shape == (1, channels[1], 64 // stride, 64 // stride)
@@ -75,7 +75,7 @@ def test_backbones_are_dilated_to_the_stride_asked_for(backbone, channels):
 
 def test_a_dilated_resnet_is_torchvisions():
     torch.manual_seed(0)
-    ours = Features("resnet50", (4, 8)).eval()
+    ours = Features("resnet50", (4, 8), dilate=True).eval()
     theirs = deeplabv3_resnet50(weights=None, weights_backbone=None).backbone.eval()
     theirs.load_state_dict(ours.network.state_dict())  # the names are those of torchvision's weights, too
     image = torch.rand(1, 3, 65, 65)
@@ -92,6 +92,18 @@ def test_a_backbone_that_is_not_dilated_sees_what_the_classifier_sees():
     with torch.no_grad():
         theirs.eval()(image)
         assert torch.equal(ours.eval()(image)[1], seen[0])
+
+
+def test_what_comes_behind_the_last_stride_is_left_off_unless_it_is_dilated():
+    short, whole = Features("resnet18", (2, 8)), resnet18()
+    assert set(short.network.state_dict()) == {
+        name for name in whole.state_dict() if name.startswith(("conv1", "bn1", "layer1", "layer2"))
+    }
+    features = Features("vgg11", (2, 8))  # its pooling cannot be dilated, and need not be
+    assert [each.shape for each in features(torch.zeros(1, 3, 64, 64))] == [(1, 128, 32, 32), (1, 512, 8, 8)]
+    small, large = (DeepLabV3Plus(5, "resnet18", output_stride=8, dilate=dilate).eval() for dilate in (False, True))
+    assert small(image := torch.zeros(1, 3, 40, 40)).shape == large(image).shape
+    assert len(small.state_dict()) < len(large.state_dict())
 
 
 def test_a_backbone_for_other_channels():

@@ -34,6 +34,8 @@ class DeepLabV3Plus(nn.Module):
         rates: dilations of the context's convolutions; 6, 12 and 18 at ``output_stride=16``, as in the paper, and in
             proportion at others. Small images want smaller ones.
         weights_backbone: the backbone's pretrained weights by torchvision's name, such as ``"IMAGENET1K_V1"``.
+        dilate: keep, and dilate, the backbone's layers behind ``output_stride``, as in the paper; ``False`` leaves them
+            off, which makes a small network of a large one.
 
     Raises:
         ValueError: if an option is impossible, or the backbone is no stack of convolutions.
@@ -49,12 +51,13 @@ class DeepLabV3Plus(nn.Module):
         channels: int = 256,
         rates: Sequence[int] | None = None,
         weights_backbone: str | None = None,
+        dilate: bool = True,
     ) -> None:
         super().__init__()
         check_positive(num_classes=num_classes, in_channels=in_channels, channels=channels)
         if output_stride not in RATES:
             raise ValueError(f"output_stride: must be 8, 16 or 32, got {output_stride}")
-        self.backbone = Features(backbone, (low_stride, output_stride), in_channels, weights_backbone)
+        self.backbone = Features(backbone, (low_stride, output_stride), in_channels, weights_backbone, dilate)
         low, high = self.backbone.channels
         self.context = ASPP(high, list(rates or RATES[output_stride]), channels)
         self.edges = nn.Sequential(nn.Conv2d(low, EDGES, 1, bias=False), nn.BatchNorm2d(EDGES), nn.ReLU())

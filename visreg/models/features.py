@@ -21,16 +21,16 @@ PROBE = 512  # pixels of the blank image that tells the stride of each layer, in
 class Features(nn.Module):
     """The last feature maps of each stride of a convolutional classifier of torchvision's.
 
-    A stride above ``output_stride`` is taken out: the convolution that halves does so no more, and those behind it are
-    dilated, so that their weights still see what they were made to see (Chen et al. 2017, "Rethinking atrous
-    convolution").
+    What comes behind the last of ``strides`` is left off, or dilated: the convolutions that halve do so no more, and
+    those behind them skip as many pixels, so that their weights still see what they were made to see (Chen et al. 2017,
+    "Rethinking atrous convolution").
 
     Args:
         backbone: its name in ``torchvision.models``, such as ``resnet50`` or ``mobilenet_v3_large``.
         strides: of the feature maps to return, in pixels of the image, ascending.
-        output_stride: the largest stride that is left; the last of ``strides``.
         in_channels: channels of the image; where they are not 3, the first convolution is made anew.
         weights: pretrained ones by torchvision's name, such as ``"IMAGENET1K_V1"``.
+        dilate: whether to keep, and dilate, what comes behind the last stride.
 
     Attributes:
         channels: of each feature map.
@@ -39,7 +39,14 @@ class Features(nn.Module):
         ValueError: if there is no such backbone, or it has no feature maps of such strides.
     """
 
-    def __init__(self, backbone: str, strides: Sequence[int], in_channels: int = 3, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        strides: Sequence[int],
+        in_channels: int = 3,
+        weights: str | None = None,
+        dilate: bool = False,
+    ) -> None:
         super().__init__()
         names = models.list_models(module=models)
         if backbone not in names:
@@ -48,7 +55,8 @@ class Features(nn.Module):
         if in_channels != 3:
             _replace_first(network, in_channels)
         try:
-            _dilate(network, strides[-1], in_channels)
+            if dilate:
+                _dilate(network, strides[-1], in_channels)
             nodes = _last_nodes(network, strides, in_channels)
         except Exception as error:  # whatever a network that is no stack of convolutions raises
             raise ValueError(f"backbone: no feature maps can be taken of {backbone}: {error}") from error
