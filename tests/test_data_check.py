@@ -56,11 +56,11 @@ PROBLEMS = [
     ({"label": 1}, "label: expected torch.int64 of 0 dimensions, got int"),
     ({"mask": torch.zeros(8, 9).long()}, "mask: is 8×9, and the image is 8×10"),
     ({"mask": torch.full((8, 10), 7)}, "mask: 7 is not below 3"),
-    ({"boxes": boxes(5, 5, 5, 7)}, "boxes: number 1 (5, 5, 5, 7) is empty"),
-    ({"boxes": boxes(5, 5, 4, 7)}, "boxes: number 1 (5, 5, 4, 7) is reversed"),
-    ({"boxes": boxes(5, 5, 11, 7)}, "reaches outside the image of 10×8 (width × height)"),
-    ({"boxes": boxes(-1, 5, 5, 7)}, "reaches outside"),
-    ({"boxes": boxes(1, 5, 5, 8.5)}, "reaches outside"),
+    ({"boxes": boxes(5, 5, 5, 7)}, "boxes: number 1, [5, 5, 5, 7], has no area"),
+    ({"boxes": boxes(5, 5, 4, 7)}, "has no area; a box is x1, y1, x2, y2 with x1 < x2 and y1 < y2"),
+    ({"boxes": boxes(5, 5, 12, 7)}, "reaches out of its image, which is 10 wide and 8 high"),
+    ({"boxes": boxes(-2, 5, 5, 7)}, "reaches out"),
+    ({"boxes": boxes(1, 5, 5, 9.5)}, "reaches out"),
     ({"boxes": boxes(1, math.nan, 5, 7)}, "is not finite"),
     ({"boxes": boxes(1, 2, math.inf, 7)}, "is not finite"),
     ({"boxes": torch.zeros(2, 5)}, "boxes: expected (M, 4), got (2, 5)"),
@@ -69,6 +69,9 @@ PROBLEMS = [
     ({"labels": torch.tensor([0])}, "labels: are 1 for 2 boxes"),
     ({"masks": torch.zeros(2, 8, 9).bool()}, "masks: are 8×9, and the image is 8×10"),
     ({"masks": torch.zeros(1, 8, 10).bool()}, "masks: are 1 for 2 boxes"),
+    ({"crowd": torch.zeros(3).bool()}, "crowd: are 3 for 2 boxes"),
+    ({"crowd": torch.zeros(2)}, "crowd: expected torch.bool of 1 dimensions"),
+    ({"area": torch.ones(1)}, "area: are 1 for 2 boxes"),
 ]
 
 
@@ -137,7 +140,7 @@ from visreg.data import DataInfo, Dataset
 
 @DATASETS.register
 class Faulty(Dataset):
-    info = DataInfo(name="faulty", classes=("a", "b"))
+    info = DataInfo(name="faulty", classes=("cat", "dog"))
     def open(self) -> None: ...
     def __len__(self) -> int: return 300
     def __getitem__(self, index: int) -> dict:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from visreg.errors import DataError
-from visreg.objects import check_objects
+from visreg.objects import box_problem, boxes_around, check_objects
 
 
 def batch(**changes):
@@ -46,6 +46,34 @@ def test_objects_that_can_be_pass():
 def test_a_box_that_cannot_be_is_named(box, message):
     with pytest.raises(DataError, match=message):
         check_objects(with_box(*box), 3)
+
+
+def test_a_batch_is_held_to_the_rule_of_a_single_box():
+    strange = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0])
+    wrong = 0
+    for seed in range(300):
+        generator = torch.Generator().manual_seed(seed)
+        box = (torch.rand(4, generator=generator) * torch.tensor([12, 7, 12, 7]) - 2).round(decimals=1)
+        box[2:] += box[:2] + 1
+        if seed % 10 == 0:
+            box[seed // 10 % 4] = strange[seed // 40 % 4]
+        problem = box_problem(box.tolist(), (10, 20))
+        if problem is None:
+            check_objects(with_box(*box.tolist()), 3)
+        else:
+            wrong += 1
+            with pytest.raises(DataError) as caught:
+                check_objects(with_box(*box.tolist()), 3)
+            assert str(caught.value).endswith(problem)
+    assert 50 < wrong < 290
+    assert box_problem([0, 0, 1e9, 1], None) is None
+
+
+def test_boxes_are_tight_around_masks():
+    masks = torch.zeros(3, 6, 9, dtype=torch.bool)
+    masks[0, 2, 3] = masks[1, 1:4, 0:9] = masks[1, 5, 4] = True
+    assert boxes_around(masks).tolist() == [[3, 2, 4, 3], [0, 1, 9, 6], [0, 0, 0, 0]]
+    assert boxes_around(masks[:0]).shape == (0, 4)
 
 
 @pytest.mark.parametrize("label", [3, -1, 255])

@@ -22,6 +22,7 @@ from visreg.check import check_config
 from visreg.checkpoint import resume
 from visreg.config import config_from, dumps_json, loads_json
 from visreg.data import collate
+from visreg.data_check import sample_problems
 from visreg.datasets.adopted import Adopted
 from visreg.errors import ConfigError
 from visreg.hooks.checkpoint import Checkpoint
@@ -73,6 +74,13 @@ OPTIONS = {
         "CocoDetection": {"root": "images", "annotations": "boxes.json", "classes": ["a", "b"]},
         "PennFudan": {"suffix": "_ids"},
         "VOCDetection": {"year": "2007", "difficult": "keep"},
+        "ClassBalanced": {"dataset": {"type": "Digits", "train": False}, "threshold": 0.11},
+        "Concat": {"datasets": [{"type": "Digits", "train": False}, {"type": "Digits", "train": False}]},
+        "CopyPaste": {"dataset": {"type": "ShapeScenes", "targets": ["masks", "boxes"]}, "share": 0.7},
+        "KFold": {"dataset": {"type": "Digits", "train": False}, "folds": 3, "fold": 1, "part": "train"},
+        "Mosaic": {"dataset": {"type": "ShapeScenes", "targets": ["mask"]}, "size": 48},
+        "Repeat": {"dataset": {"type": "Digits", "train": False}, "times": 2},
+        "Subset": {"dataset": {"type": "Digits", "train": False}, "count": 40, "stratify": True},
         "YOLOFolder": {"root": "boxes", "split": "train", "classes": ["a", "b"]},
     },
     "transforms": {
@@ -286,6 +294,7 @@ def test_adopted_models_of_other_tasks_are_built_without_weights(name):
 SEGMENTERS = ("DeepLabV3Plus", "UNet")
 TWO_STAGES = ("FasterRCNN", "MaskRCNN")  # which the exporter does not take: how much they do depends on what they find
 DETECTORS = (*TWO_STAGES, "YOLO")
+MIXED = ("CopyPaste", "Mosaic")  # datasets whose samples are drawn anew each time
 OF_OBJECTS = ("CocoDetection", "PennFudan", "VOCDetection", "YOLOFolder")  # datasets whose images differ in size
 
 
@@ -621,7 +630,9 @@ def dataset_spec(request, pictures):
     return {**found, "root": request.getfixturevalue("mnist_root")} if request.param == "MNIST" else found
 
 
-@pytest.mark.parametrize("dataset_spec", [name for name in own(DATASETS) if name not in OF_OBJECTS], indirect=True)
+@pytest.mark.parametrize(
+    "dataset_spec", [name for name in own(DATASETS) if name not in (*OF_OBJECTS, *MIXED)], indirect=True
+)
 def test_own_datasets_give_what_they_say(dataset_spec):
     dataset = DATASETS.build(dataset_spec)
     blank, classes = dict(dataset.info.sample), dataset.info.classes  # before anything is read
@@ -647,6 +658,19 @@ def test_own_datasets_give_what_they_say(dataset_spec):
     assert tensors["image"].max() > 0
     assert set(tensors["label"].tolist()) == set(range(number))
     assert dataset.info.name == name
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_mixed_datasets_give_what_they_say(name):
+    dataset = DATASETS.build(spec("datasets", name))
+    blank = dataset.info.sample
+    assert set(dataset.info.held) == set(blank)
+    dataset.open()
+    assert dataset.tensors() is None
+    assert dataset.labels() is None
+    for index in range(5):
+        problems = sample_problems(dataset[index], dataset.info)
+        assert problems == []
 
 
 @pytest.mark.parametrize("name", OF_OBJECTS)

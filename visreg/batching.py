@@ -12,6 +12,8 @@ from visreg import dist
 from visreg.errors import DataError
 from visreg.sampler import Sampler, permutation
 
+EPOCH_BITS = 32  # of a draw: above them is how often the sample came before in its epoch
+
 
 @define(kw_only=True, eq=False)
 class Batching:
@@ -91,7 +93,7 @@ class Batching:
         order = self.order(epoch)
         draws = torch.full_like(order, epoch)
         if self.sampler is not None:
-            draws += _times_before(order) << 32
+            draws += _times_before(order) << EPOCH_BITS
         for place in self._places(start):
             yield list(zip(draws[place].tolist(), order[place].tolist(), strict=True))
 
@@ -103,6 +105,11 @@ class Batching:
             if self.train:
                 end -= (end - first) % world
             yield slice(first + rank, max(end, first + rank), world)
+
+
+def epoch_of(draw: int) -> int:
+    """Return the epoch that a ``draw`` of `Batching.keys` belongs to."""
+    return draw % (1 << EPOCH_BITS)
 
 
 def _times_before(order: Tensor) -> Tensor:

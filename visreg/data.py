@@ -2,9 +2,11 @@
 
 A *sample* is one example and a *batch* is many. Both, and predictions too, are plain dicts with these keys:
 
-========  ==================  =====================  =========================================================
+========  ==================  =====================  ==================================================
+    @property
 key       in a sample         in a batch             meaning
-========  ==================  =====================  =========================================================
+========  ==================  =====================  ==================================================
+    @property
 image     uint8 (C, H, W)     uint8 (N, C, H, W)     pixels 0..255; floats are taken to be 0..1 already
 label     int64 ()            int64 (N,)             class index of the whole image
 mask      int64 (H, W)        int64 (N, H, W)        class index of each pixel, 255 to ignore
@@ -16,7 +18,8 @@ area      float32 (M,)        list of N (M,)         pixels of each object, wher
 index     int                 int64 (N,)             the sample's place in its dataset; added by the loader
 scores    (predictions only)  float32 (N, C)         probability of each class of the whole image; where a ``mask`` is
                                                      predicted, of each pixel: (N, C, H, W)
-========  ==================  =====================  =========================================================
+========  ==================  =====================  ==================================================
+    @property
 
 Predicted ``boxes``, ``labels`` and ``masks`` are as in a batch, K found in each image, and ``scores`` is then a list
 of N float32 (K,), the best first: how sure each of them is. `visreg.objects` checks what belongs to objects.
@@ -82,8 +85,13 @@ class DataInfo:
         >>> DataInfo(name="pets", classes=("cat", "dog")).class_names
         {'label': ('cat', 'dog')}
         """
-        keys = [key for key in OF_CLASSES if key in (self.sample or self.keys)]
+        keys = [key for key in OF_CLASSES if key in self.held]
         return {key: names for key in dict.fromkeys([*keys, *self.others]) if (names := self.classes_of(key))}
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """What a sample holds: the keys of the blank one, else ``keys``."""
+        return tuple(self.sample) or self.keys
 
 
 def blank_sample(keys: Collection[str], height: int, width: int, channels: int = 3) -> Sample:
@@ -133,6 +141,17 @@ class Dataset(ABC):
                 a mistake in the dataset.
         """
 
+    def at(self, index: int, epoch: int) -> Sample:
+        """Return one sample as it is in an epoch of training, counted from 0, if it is not the same in all of them.
+
+        What is random in it is drawn from the generators as they are: visreg seeds them for each sample.
+        """
+        return self[index]
+
+    def classes_in(self, index: int) -> frozenset[int]:
+        """Return the classes in a sample: its label, or those of its objects or pixels; by default it is read."""
+        return _classes_in(self[index])
+
     def where(self, index: int) -> str:
         """Return where a sample comes from, such as the path of its file, for messages; empty if that is unknown."""
         return ""
@@ -148,6 +167,12 @@ class Dataset(ABC):
     def tensors(self) -> Mapping[str, Tensor] | None:
         """Return every sample at once, as one batch, or None where that does not fit in memory."""
         return None
+
+
+def _classes_in(sample: Sample) -> frozenset[int]:
+    key = next((key for key in ("label", "labels", "mask") if key in sample), None)
+    values = set() if key is None else set(sample[key].unique().tolist())
+    return frozenset(values - {IGNORE} if key == "mask" else values)
 
 
 def printable(path: object) -> str:

@@ -20,6 +20,7 @@ from visreg.build import build_samples
 from visreg.config import Config, apply_overrides
 from visreg.data import IGNORE, RAGGED, DataInfo, Dataset, Sample, Transform, printable
 from visreg.errors import DataError, ResourceError
+from visreg.objects import box_problem, show_box
 from visreg.options import options_of
 from visreg.registry import MODELS, Spec
 from visreg.samples import Samples
@@ -31,7 +32,6 @@ logger = logging.getLogger("visreg")
 CHUNK = 64  # samples that a worker looks at in one go
 SHOWN = 200  # lines on a screen
 TIMEOUT = 120.0  # seconds that one sample may take
-SLACK = 1e-3  # pixels that a box may reach beyond the image, for rounding
 
 
 @frozen
@@ -104,8 +104,13 @@ def _labels(labels: Tensor, sample: Sample, classes: int) -> Iterator[str]:
     wrong = labels[(labels < 0) | (labels >= classes)] if classes else labels[labels < 0]
     for value in wrong.flatten()[:1].tolist():
         yield f"{value} is " + ("negative" if value < 0 else f"not below {classes}, the number of classes")
-    if labels.ndim and len(labels) != len(sample.get("boxes", labels)):
-        yield f"are {len(labels)} for {len(sample['boxes'])} boxes"
+    if labels.ndim:
+        yield from _one_each(labels, sample, classes)
+
+
+def _one_each(values: Tensor, sample: Sample, classes: int) -> Iterator[str]:
+    if len(values) != len(sample.get("boxes", values)):
+        yield f"are {len(values)} for {len(sample['boxes'])} boxes"
 
 
 def _mask(mask: Tensor, sample: Sample, classes: int) -> Iterator[str]:
@@ -119,25 +124,18 @@ def _boxes(boxes: Tensor, sample: Sample, classes: int) -> Iterator[str]:
     if boxes.shape[1] != 4:
         yield f"expected (M, 4), got {tuple(boxes.shape)}"
         return
-    size = _size(sample)
-    for number, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
-        box = f"number {number} ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
-        if not boxes[number].isfinite().all():
-            yield f"{box} is not finite"
-        elif x2 < x1 or y2 < y1:
-            yield f"{box} is reversed: x1, y1 come first"
-        elif x2 == x1 or y2 == y1:
-            yield f"{box} is empty"
-        elif size and (min(x1, y1) < -SLACK or x2 > size[1] + SLACK or y2 > size[0] + SLACK):
-            yield f"{box} reaches outside the image of {size[1]:g}×{size[0]:g} (width × height)"
+    size = _size(sample) or None
+    for number, box in enumerate(boxes.tolist()):
+        problem = box_problem(box, size)
+        if problem is not None:
+            yield f"number {number}, {show_box(box)}, {problem}"
 
 
 def _masks(masks: Tensor, sample: Sample, classes: int) -> Iterator[str]:
     size = _size(sample)
     if size and tuple(masks.shape[1:]) != size:
         yield f"are {masks.shape[1]}×{masks.shape[2]}, and the image is {size[0]}×{size[1]}"
-    if len(masks) != len(sample.get("boxes", masks)):
-        yield f"are {len(masks)} for {len(sample['boxes'])} boxes"
+    yield from _one_each(masks, sample, classes)
 
 
 def _size(sample: Sample) -> tuple[int, ...]:
@@ -150,10 +148,12 @@ FLOATS = (torch.uint8, torch.float32, torch.float64, torch.float16, torch.bfloat
 # The dimensions and dtypes of the table in `visreg.data`.
 SHAPES: Mapping[str, tuple[int, tuple[torch.dtype, ...]]] = {
     "image": (3, FLOATS), "label": (0, (torch.int64,)), "mask": (2, (torch.int64,)), "boxes": (2, (torch.float32,)),
-    "labels": (1, (torch.int64,)), "masks": (3, (torch.bool,)),
+    "labels": (1, (torch.int64,)), "masks": (3, (torch.bool,)), "crowd": (1, (torch.bool,)),
+    "area": (1, (torch.float32,)),
 }  # fmt: skip
 RULES: Mapping[str, Callable[[Tensor, Sample, int], Iterator[str]]] = {
     "image": _image, "label": _labels, "mask": _mask, "boxes": _boxes, "labels": _labels, "masks": _masks,
+    "crowd": _one_each, "area": _one_each,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,51 @@ from visreg.data import Batch
 from visreg.errors import DataError, suggest
 
 ROUNDING = 1.0  # pixels that a box may reach beyond its image, as annotations of rounded images do
+NO_AREA = "has no area; a box is x1, y1, x2, y2 with x1 < x2 and y1 < y2"
+
+
+def box_problem(box: Sequence[float], size: Sequence[float] | None) -> str | None:
+    """Return what is wrong with a box, or None: the rule that every dataset, check and task holds boxes to.
+
+    Args:
+        box: x1, y1, x2, y2 in pixels.
+        size: height and width of its image, if known; a box may reach out of it by ``ROUNDING``.
+
+    >>> box_problem([0, 0, 4, 9], (8, 8)), box_problem([0, 0, 4, 10], (8, 8))
+    (None, 'reaches out of its image, which is 8 wide and 8 high')
+    """
+    x1, y1, x2, y2 = box
+    if not all(map(math.isfinite, box)):
+        return "is not finite"
+    if x2 <= x1 or y2 <= y1:
+        return NO_AREA
+    if size is None:
+        return None
+    height, width = size
+    if min(x1, y1) < -ROUNDING or x2 > width + ROUNDING or y2 > height + ROUNDING:
+        return f"reaches out of its image, which is {width:g} wide and {height:g} high"
+    return None
+
+
+def show_box(box: Sequence[float]) -> str:
+    """Return a box as it stands in messages, such as ``[0, 0.5, 4, 9]``."""
+    return f"[{', '.join(f'{side:g}' for side in box)}]"
+
+
+def boxes_around(masks: Tensor) -> Tensor:
+    """Return the boxes, float32 (M, 4), tight around masks (M, H, W); all 0 for an empty one.
+
+    >>> boxes_around(torch.tensor([[[0, 0, 0, 0], [0, 1, 1, 0]]]).bool()).tolist()
+    [[1.0, 1.0, 3.0, 2.0]]
+    """
+    if not masks.numel():
+        return torch.zeros(len(masks), 4)
+    sides = []
+    for along in (1, 2):  # of x, then of y
+        there = masks.any(dim=along).int()
+        sides += [there.argmax(dim=1), there.shape[1] - there.flip(1).argmax(dim=1)]
+    boxes = torch.stack([sides[0], sides[2], sides[1], sides[3]], dim=1).float()
+    return boxes * masks.flatten(1).any(dim=1)[:, None]
 
 
 def check_objects(batch: Batch, num_classes: int | None = None, *, masks: bool = False) -> None:
@@ -64,7 +110,7 @@ def _check_shapes(batch: Batch, place: int, size: Sequence[int]) -> None:
 
 
 def _bad_boxes(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """Return, bool (M,), which boxes are not finite, have no area, or reach out of an image of (height, width)."""
+    """Return, bool (M,), which boxes `box_problem` finds something wrong with, all at once."""
     low, high = boxes[:, :2], boxes[:, 2:]
     end = torch.tensor([size[1], size[0]], device=boxes.device)
     # So written that NaN, which compares as False with everything, is bad.
@@ -78,14 +124,11 @@ def _first_bad(batch: Batch, number: int, size: Sequence[int], num_classes: int 
     while number >= len(batch["boxes"][place]):
         number -= len(batch["boxes"][place])
         place += 1
-    box, label = batch["boxes"][place][number], int(batch["labels"][place][number])
-    text = f"{name_of(batch, place)}: box [{', '.join(f'{side:g}' for side in box.tolist())}]"
-    if not bool(box.isfinite().all()):
-        return f"{text} is not finite"
-    if not bool((box[2:] > box[:2]).all()):
-        return f"{text} has no area; a box is x1, y1, x2, y2 with x1 < x2 and y1 < y2"
-    if bool(_bad_boxes(box[None], size)):
-        return f"{text} reaches out of its image, which is {size[1]} wide and {size[0]} high"
+    box, label = batch["boxes"][place][number].tolist(), int(batch["labels"][place][number])
+    text = f"{name_of(batch, place)}: box {show_box(box)}"
+    problem = box_problem(box, size)
+    if problem is not None:
+        return f"{text} {problem}"
     if num_classes is None:
         return f"{text} is of class {label}; classes are counted from 0"
     return f"{text} is of class {label}, but the {num_classes} classes are 0 to {num_classes - 1}"

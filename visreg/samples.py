@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from attrs import define
 
+from visreg.batching import epoch_of
 from visreg.data import Batch, Dataset, Sample, Transform, collate, printable
 from visreg.errors import DataError, ResourceError
 from visreg.generators import mix, seeded
@@ -91,7 +92,7 @@ class Samples:
         draw, index = key
         with seeded(self.seed, draw, index):
             try:
-                found = self.dataset[index]
+                found = self.dataset.at(index, epoch_of(draw))
             except UNREADABLE as error:
                 raise DataError(f"{type(error).__name__}: {error}{_raised_at(error)}") from error
             sample = dict(found)

@@ -15,6 +15,11 @@ DATASETS.own(
         "penn_fudan": "PennFudan",
         "yolo": "YOLOFolder",
         "wrappers": "FirstAvailable",
+        "concat": "Concat",
+        "selection": "ClassBalanced Repeat",
+        "subsets": "KFold Subset",
+        "copy_paste": "CopyPaste",
+        "mosaic": "Mosaic",
     },
 )
 DATASETS.adopt("torchvision", exported("torchvision.datasets"))

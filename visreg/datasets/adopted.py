@@ -182,6 +182,14 @@ class Adopted(Dataset):
             if seek is not None:
                 seek(0)
 
+    def classes_in(self, index: int) -> frozenset[int]:
+        self.open()
+        return self.source.classes_in(index) if isinstance(self.source, Dataset) else Dataset.classes_in(self, index)
+
+    def at(self, index: int, epoch: int) -> Sample:
+        self.open()
+        return self.source.at(index, epoch) if isinstance(self.source, Dataset) else self[index]
+
     def where(self, index: int) -> str:
         if isinstance(self.source, Dataset):
             return self.source.where(index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from visreg.data import DataInfo, Dataset, Sample, data_root
 from visreg.datasets.files import DamagedError
 from visreg.datasets.image import read_image
 from visreg.errors import DataError, suggest
-from visreg.objects import ROUNDING
+from visreg.objects import NO_AREA, box_problem, show_box
 
 NAMED_AT_ONCE = 3  # of many mistakes of one kind
 
@@ -92,6 +91,13 @@ class AnnotatedImages(Dataset):
         self.open()
         return self.held[index].sample()
 
+    def classes_in(self, index: int) -> frozenset[int]:
+        self.open()
+        return frozenset(self.held[index].labels)
+
+    def where(self, index: int) -> str:
+        return str(self.held[index].image) if index < len(self.held) else ""
+
 
 def located(path: str, *, file: bool = False) -> Path:
     """Return where a folder or file is: ``path`` as it is, else under the data root.
@@ -127,13 +133,10 @@ def checked_box(box: Sequence[float], width: float, height: float, where: str) -
     Raises:
         DataError: if it is not finite, or reaches out by more than what comes of rounding.
     """
-    x1, y1, x2, y2 = box
-    text = f"its box [{', '.join(f'{side:g}' for side in box)}]"
-    if not all(map(math.isfinite, box)):
-        raise DamagedError(f"{where}: {text} is not finite")
-    if x2 <= x1 or y2 <= y1:
+    problem = box_problem(box, (height, width))
+    if problem == NO_AREA:
         return None
-    if x1 < -ROUNDING or y1 < -ROUNDING or x2 > width + ROUNDING or y2 > height + ROUNDING:
-        size = f"{width:g} wide and {height:g} high"
-        raise DamagedError(f"{where}: {text} (x1, y1, x2, y2) reaches out of its image, which is {size}")
+    if problem is not None:
+        raise DamagedError(f"{where}: its box {show_box(box)} (x1, y1, x2, y2) {problem}")
+    x1, y1, x2, y2 = box
     return [max(0.0, x1), max(0.0, y1), min(width, x2), min(height, y2)]

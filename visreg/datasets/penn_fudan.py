@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from attrs import define, field
 from attrs.validators import and_, deep_iterable, instance_of, max_len, min_len
-from torch import Tensor
 
-from visreg.data import Sample
+from visreg.data import Dataset, Sample
 from visreg.datasets.annotated import Annotated, AnnotatedImages, located, missing_images
 from visreg.datasets.files import DamagedError
 from visreg.datasets.folder import SUFFIXES
 from visreg.datasets.image import read_mask
 from visreg.errors import DataError
+from visreg.objects import boxes_around
 
 
 @define(kw_only=True, eq=False)
@@ -64,6 +64,9 @@ class PennFudan(AnnotatedImages):
             Annotated(image=file, boxes=(), labels=(), segmentations=[masks / self._mask_of(file)]) for file in files
         ]
 
+    def classes_in(self, index: int) -> frozenset[int]:
+        return Dataset.classes_in(self, index)  # only its mask tells whether there is anybody in it
+
     def _mask_of(self, image: Path) -> str:
         return f"{image.stem}{self.suffix}.png"
 
@@ -78,13 +81,4 @@ class PennFudan(AnnotatedImages):
         masks = numbers == present[:, None, None]
         masks = masks[1:] if bool((numbers == 0).any()) else masks
         labels = torch.zeros(len(masks), dtype=torch.int64)
-        return {**sample, "boxes": _around(masks), "labels": labels, "masks": masks}
-
-
-def _around(masks: Tensor) -> Tensor:
-    """Return the boxes, float32 (M, 4), tight around masks (M, H, W), none of which is empty."""
-    sides = []
-    for along in (1, 2):  # of x, then of y
-        there = masks.any(dim=along).int()
-        sides += [there.argmax(dim=1), there.shape[1] - there.flip(1).argmax(dim=1)]
-    return torch.stack([sides[0], sides[2], sides[1], sides[3]], dim=1).float()
+        return {**sample, "boxes": boxes_around(masks), "labels": labels, "masks": masks}

@@ -57,6 +57,16 @@ class FirstAvailable(Dataset):
         assert self.chosen is not None, "open() has chosen"
         return self.chosen[index]
 
+    def at(self, index: int, epoch: int) -> Sample:
+        self.open()
+        assert self.chosen is not None, "open() has chosen"
+        return self.chosen.at(index, epoch)
+
+    def classes_in(self, index: int) -> frozenset[int]:
+        self.open()
+        assert self.chosen is not None, "open() has chosen"
+        return self.chosen.classes_in(index)
+
     def where(self, index: int) -> str:
         return (self.chosen or self.datasets[0]).where(index)
 
@@ -100,9 +110,14 @@ def check_same(train: Dataset, val: Dataset) -> None:
     Raises:
         DataError: if they are not, since a model trained on one would be scored on the other.
     """
-    either = isinstance(train, FirstAvailable) or isinstance(val, FirstAvailable)
-    if either and train.info.name != val.info.name:
+    if train.info.name != val.info.name and (_is_choice(train) or _is_choice(val)):
         raise DataError(
             f"train.dataset: is {train.info.name}, but val.dataset is {val.info.name}; "
             "part of the files of one must be missing: name one dataset in both"
         )
+
+
+def _is_choice(dataset: Dataset) -> bool:
+    """Return whether what a dataset is of was only decided when it was opened."""
+    inside = [*getattr(dataset, "datasets", ()), getattr(dataset, "dataset", None)]
+    return isinstance(dataset, FirstAvailable) or any(_is_choice(each) for each in inside if isinstance(each, Dataset))
