@@ -24,6 +24,8 @@ FLOORS = (
     {"tables", "schema", "samples", "worker", "misfit"},
     {"task", "workers", "resume", "stream", "objects"},
     {"hook", "loader", "metric", "schedule", "finite", "state"},
+    {"step"},
+    {"rollback"},
     {"runner", *ZOOS},
     {"parts", "diagnosis", "contradictions"},
     {"dry_run"},

@@ -80,10 +80,9 @@ class Batching:
             )
         return order
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
-        """Yield this process's indices of each batch, int64 (n,); n may be 0 in an evaluation."""
-        order = self.order(epoch)
-        yield from (order[place] for place in self._places(start))
+    def batches(self, epoch: int, start: int = 0, device: torch.device | None = None) -> Iterator[Tensor]:
+        """Yield this process's indices of each batch, int64 (n,), on ``device``; n may be 0 in an evaluation."""
+        return self._cut(self.order(epoch).to(device, non_blocking=True), start)
 
     def keys(self, epoch: int, start: int = 0) -> Iterator[list[tuple[int, int]]]:
         """Yield the same as pairs (draw, index), where no two samples of a run have the same pair.
@@ -94,17 +93,16 @@ class Batching:
         draws = torch.full_like(order, epoch)
         if self.sampler is not None:
             draws += _times_before(order) << EPOCH_BITS
-        for place in self._places(start):
-            yield list(zip(draws[place].tolist(), order[place].tolist(), strict=True))
+        for pair in zip(self._cut(draws, start), self._cut(order, start), strict=True):
+            yield list(zip(*(part.tolist() for part in pair), strict=True))
 
-    def _places(self, start: int) -> Iterator[slice]:
-        """Yield where in the order this process's part of each batch is."""
+    def _cut(self, order: Tensor, start: int) -> Iterator[Tensor]:
+        """Yield this process's part of each batch."""
         rank, world = dist.rank(), dist.world_size()
-        for first in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
-            end = min(first + self.batch_size, self.epoch_size)
-            if self.train:
-                end -= (end - first) % world
-            yield slice(first + rank, max(end, first + rank), world)
+        for part in torch.split(order, self.batch_size)[start : len(self)]:
+            if world > 1:
+                part = part[: len(part) - len(part) % world if self.train else None][rank::world]
+            yield part
 
 
 def epoch_of(draw: int) -> int:

@@ -223,8 +223,7 @@ def split(batch: Batch, parts: int) -> list[tuple[Batch, float]]:
     >>> [(part["label"].tolist(), share) for part, share in split({"label": torch.arange(4)}, 2)]
     [([0, 1], 0.5), ([2, 3], 0.5)]
     """
-    size = batch_length(batch)
-    if parts == 1 or size < 2:
+    if parts == 1 or (size := batch_length(batch)) < 2:
         return [(batch, 1.0)]
     step = -(-size // parts)
     return [

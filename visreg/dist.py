@@ -111,10 +111,11 @@ class Agreement:
     def __init__(self) -> None:
         self._group: Any = None
         self._pending: tuple[Any, Tensor] | None = None
+        self._alone = world_size() == 1
 
     def largest(self, value: int) -> int:
         """Return the largest ``value`` that any process gave in the call before this one; 0 in the first."""
-        if world_size() == 1:
+        if self._alone:
             return value
         import torch
         import torch.distributed as torch_dist

@@ -85,13 +85,11 @@ class TensorLoader(_Batched):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         device = next(iter(self.tensors.values())).device
-        for indices in self.batching.batches(epoch, start):
-            if not len(indices):
-                continue
-            place = indices.to(device, non_blocking=True)
-            batch: Batch = {name: tensor.index_select(0, place) for name, tensor in self.tensors.items()}
-            batch["index"] = place
-            yield _transformed(batch, self.batch_transforms)
+        for indices in self.batching.batches(epoch, start, device):
+            if indices.numel():
+                batch: Batch = {name: tensor.index_select(0, indices) for name, tensor in self.tensors.items()}
+                batch["index"] = indices
+                yield _transformed(batch, self.batch_transforms)
 
 
 @define(kw_only=True, eq=False)

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import torch
-from attrs import define, field
+from attrs import define, field, setters
 from attrs.validators import ge, in_
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 from torch.optim import Optimizer
 
 from visreg import dist, generators
-from visreg.checkpoint import differences, resume, save
-from visreg.data import Batch, batch_length, split
-from visreg.errors import CheckpointError, NotFiniteError, ResourceError, VisregError, out_of_memory
-from visreg.finite import FiniteCheck
+from visreg.checkpoint import differences
+from visreg.data import Batch
+from visreg.errors import CheckpointError, NotFiniteError, VisregError
 from visreg.hook import Event, Hook
 from visreg.loader import Loader
 from visreg.metric import Metric
+from visreg.rollback import roll_back, save_start
 from visreg.schedule import Schedule
 from visreg.signals import Left, Signals
 from visreg.state import restore, restore_hook, state_of
+from visreg.step import Step
 from visreg.task import Task
 
 T = TypeVar("T")
@@ -37,7 +35,7 @@ logger = logging.getLogger("visreg")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, on_setattr=setters.NO_OP)
 class Runner:
     """Trains a task and evaluates it, calling hooks on the way.
 
@@ -45,6 +43,7 @@ class Runner:
         total_steps: the step that training ends at.
         eval_steps: evaluate whenever this many more steps are done, and at the end; 0 for never.
         accumulate: how many parts to cut each batch into, to save memory; the gradients are those of the whole.
+        steps_per_epoch: how many optimizer steps an epoch takes: one for each batch.
         step: how many optimizer steps are done; position and epoch follow from it.
         batch: the latest training batch.
         losses: its losses by name, detached, on the device.
@@ -78,6 +77,7 @@ class Runner:
     work_dir: Path = Path("work")
     config: Mapping[str, Any] = field(factory=dict, repr=False)
 
+    steps_per_epoch: int = field(init=False)
     step: int = field(default=0, init=False)
     batch: Batch = field(factory=dict, init=False, repr=False)
     losses: dict[str, Tensor] = field(factory=dict, init=False)
@@ -89,27 +89,20 @@ class Runner:
     overflows: int = field(default=0, init=False)
     signals: Signals = field(factory=Signals, init=False, repr=False)
     scaler: torch.amp.GradScaler = field(init=False, repr=False)
-    _finite: FiniteCheck = field(init=False, repr=False)
-    _forward: Callable[[Batch], dict[str, Tensor]] = field(init=False, repr=False)
-    _no_sync: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, init=False, repr=False)
+    _step: Step = field(init=False, repr=False)
     _callbacks: dict[Event, list[Callable[[Runner], None]]] = field(init=False, repr=False)
     _agreement: dist.Agreement = field(factory=dist.Agreement, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self._callbacks = {event: _overridden(self.hooks, event) for event in get_args(Event)}
-        self._finite = FiniteCheck.of(self)
-        self._forward = self.task
+        self._step = Step.of(self)
+        self.steps_per_epoch = len(self.train_loader) if self.train_loader is not None else 1
 
     @property
     def epoch(self) -> int:
         """How many epochs are complete."""
         return self.step // self.steps_per_epoch
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """How many optimizer steps an epoch takes: one for each batch."""
-        return len(self.train_loader) if self.train_loader is not None else 1
 
     @property
     def epochs(self) -> int:
@@ -132,68 +125,29 @@ class Runner:
             try:
                 return self._train()
             except NotFiniteError as error:
-                self._roll_back(error)
+                roll_back(self, error)
 
     def _train(self) -> None:
-        self._finite = FiniteCheck.of(self)
+        self._step = Step.of(self)
         self.call("before_train")
         self.wrap()
         try:
             if self.on_nan == "rollback":
-                self._save_start()
+                save_start(self)
             self.obey_signals()
             if self._eval_is_due():
                 self.finish_step()
             while not self.finished:
                 self.train_epoch()
-            self._finite.settle(self)
+            self._step.finite.settle(self)
         finally:
             self.call("after_train")
-            self._unwrap()
+            self._step.unwrap(self)
             self._agreement.close()
-
-    def _save_start(self) -> None:
-        """Have a checkpoint to go back to from the first step on, in which the steps to skip are known."""
-        state = self.state_dict()
-        if dist.is_main():
-            save(state, self.work_dir / "checkpoints" / f"step_{self.step:08d}.pt")
-
-    def _roll_back(self, error: NotFiniteError) -> None:
-        """Go back to the latest checkpoint, to go on from there without the step that ``error`` is about.
-
-        Raises:
-            NotFiniteError: if that is not asked for, or was done often enough.
-        """
-        if self.on_nan != "rollback":
-            raise error
-        if len(self.skipped) >= self.max_rollbacks:
-            message = f"{error}; {len(self.skipped)} batches were skipped already, all that run.max_rollbacks allows"
-            raise NotFiniteError(message, step=error.step) from error
-        dist.gather(None)  # the main process has written what the others are about to read
-        state = resume(self.work_dir / "checkpoints")
-        if state is None:
-            raise error
-        assert self.optimizer is not None
-        self.optimizer.zero_grad()
-        skipped = [*self.skipped, error.step]
-        self.load_state_dict(state)
-        self.skipped, self.should_stop = skipped, self.interrupted != 0
-        count = f"{len(skipped)} of at most {self.max_rollbacks}"
-        logger.warning("%s", error)
-        logger.warning("back at step %d, to go on without the batch of step %d, %s", self.step, error.step, count)
 
     def wrap(self) -> None:
         """Join the task to the other processes' and compile it; to be done anew whenever other parameters train."""
-        module: nn.Module = self.task
-        self._unwrap()
-        if dist.world_size() > 1:
-            module = DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
-            self._no_sync = module.no_sync
-        self._forward = torch.compile(module) if self.compile else module
-
-    def _unwrap(self) -> None:
-        """Free the wrapper, its hooks on the parameters, and what it holds of the process group."""
-        self._forward, self._no_sync = self.task, nullcontext
+        self._step.wrap(self)
 
     def train_epoch(self) -> None:
         """Take the steps of the current epoch that are still to be done, one for each batch."""
@@ -212,14 +166,12 @@ class Runner:
                 break
 
     def _batches(self) -> Iterator[Batch]:
-        """Yield the batches of the epoch that are still to be trained on; a signal ends the wait for one."""
+        """Return the batches of the epoch that are still to be trained on; a signal ends the wait for one."""
         assert self.train_loader is not None
         batches = self.train_loader.epoch(self.epoch, start=self.step % self.steps_per_epoch)
         if not self.train_loader.waits:
-            yield from batches
-            return
-        while (batch := self._unless_signalled(lambda: next(batches, None))) is not None:
-            yield batch
+            return batches
+        return iter(lambda: self._unless_signalled(lambda: next(batches, None)), None)
 
     def finish_step(self) -> None:
         """Do what is due after a step, once it is taken or, if a signal left no time for the evaluation, resumed at."""
@@ -233,73 +185,18 @@ class Runner:
 
     def train_step(self, batch: Batch) -> None:
         """Take one optimizer step on ``batch``, unless it is among those that are ``skipped``."""
-        assert self.optimizer is not None, "a runner that trains is built with an optimizer"
         if self.step + 1 in self.skipped:
             self.losses = {}
         else:
-            self._finite.before_step(self.task)
-            while not self.gradients(batch):
-                self._cut_smaller(batch)
-            self.scaler.unscale_(self.optimizer)
-            self.call("after_backward")
-            self._finite.check(self, batch)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad()
-        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # else schedulers warn if the first is left out
+            self._step.take(self, batch)
+        self.optimizer._opt_called = True  # type: ignore[union-attr]  # else schedulers warn if the first is left out
         self.schedule.after_step()
         if (self.step + 1) % self.steps_per_epoch == 0:
             self.schedule.after_epoch()
 
     def gradients(self, batch: Batch) -> bool:
         """Add those of ``batch`` to the gradients, and set ``losses``; return whether there was memory for it."""
-        parts = split(batch, self.accumulate)
-        self.losses = {}
-        try:
-            for part, share in parts[:-1]:
-                with self._no_sync():
-                    self.backward(part, share)
-            self.backward(*parts[-1])
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            logger.warning("step %d: %s", self.step + 1, (str(error) or "out of memory").splitlines()[0])
-            return False  # and let go of the error, whose traceback holds the memory
-        return True
-
-    def _cut_smaller(self, batch: Batch) -> None:
-        """Make ready to try ``batch`` again in twice as many parts, for which there may be memory.
-
-        The gradients are the same; but batch norm normalises each part by itself, so that its statistics are of fewer
-        samples than before.
-
-        Raises:
-            ResourceError: if each part is a single sample already, or there are other processes, which would not wait.
-        """
-        assert self.optimizer is not None
-        size = batch_length(batch)
-        if dist.world_size() > 1:
-            advice = f"set run.accumulate={min(2 * self.accumulate, size)}, or lower train.batch_size"
-            raise ResourceError(f"step {self.step + 1}: out of memory; {advice}")
-        if self.accumulate >= size:
-            advice = "use smaller images or a smaller model, or free some memory"
-            raise ResourceError(f"step {self.step + 1}: out of memory even for one sample at a time; {advice}")
-        self.accumulate = min(2 * self.accumulate, size)
-        self.optimizer.zero_grad()
-        self._finite.restore()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        logger.warning("each batch is now cut into %d parts; set run.accumulate=%d", self.accumulate, self.accumulate)
-
-    def backward(self, part: Batch, share: float) -> None:
-        """Add to the gradients, and to ``losses``, ``share`` of those of a part of the batch."""
-        with self.autocast():
-            losses = self._forward(part)
-            loss = functools.reduce(operator.add, losses.values())
-        self.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]  # torch's
-        for name, value in losses.items():
-            value = value.detach() if share == 1 else value.detach() * share
-            self.losses[name] = self.losses[name] + value if name in self.losses else value
+        return self._step.gradients(self, batch)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -307,7 +204,7 @@ class Runner:
 
         Where a signal ends it, it leaves nothing, returns an empty dict, and is due as before.
         """
-        self._finite.settle(self)
+        self._step.finite.settle(self)
         was_training = self.task.training
         self.task.eval()
         try:
@@ -402,7 +299,7 @@ class Runner:
         ``train``, the data that is trained on and for how many steps; and ``environment``, what the last bits depend
         on.
         """
-        self._finite.settle(self)
+        self._step.finite.settle(self)
         return state_of(self)
 
     def load_state_dict(self, state: Mapping[str, Any], *, override: bool = False) -> None:

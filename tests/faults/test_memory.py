@@ -150,7 +150,7 @@ def test_one_of_several_processes_does_not_try_again(monkeypatch):
     with pytest.raises(
         ResourceError, match=r"step 4: out of memory; set run\.accumulate=2, or lower train\.batch_size"
     ):
-        runner._cut_smaller(next(iter(runner.train_loader.epoch(0))))
+        runner._step._cut_smaller(runner, next(iter(runner.train_loader.epoch(0))))
 
 
 def test_another_error_is_none_of_memory():

@@ -1,0 +1,226 @@
+"""Measures what a training loop costs beside the step itself: CPU time per step, over the same loop written by hand.
+
+    python tools/benchmarks/loop.py [--peers] [--after STEPS] [--rounds N] [--steps N]
+
+The step is that of one ``Linear(8, 8)``: a batch of 8 by index from memory, forward, cross entropy, backward, SGD,
+``zero_grad``. Each contender runs in a process of its own with one thread, and they take turns of a few hundred steps,
+so that whatever else the machine does is the same for all. A line has the CPU time of a step, and what it is more than
+the bare loop's of the same round, as median with least and most. ``--after 1000000`` lets every contender take so many
+steps first: a loop that keeps something of every step gets slower. ``--peers`` adds the other frameworks that are
+installed: ``python -m pip install -e '.[bench]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+BATCH, STEPS_PER_EPOCH = 8, 100_000
+
+
+def main() -> None:
+    """Measure and print, or be one of those that are measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", action="store_true", help="also those other frameworks that are installed")
+    parser.add_argument("--after", type=int, default=1000, help="steps to take before any is measured; 1000 by default")
+    parser.add_argument("--rounds", type=int, default=40, help="how many turns each has; 40 by default")
+    parser.add_argument("--steps", type=int, default=500, help="steps of a turn; 500 by default")
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        torch.set_num_threads(1)
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(EOFError):
+            os.chdir(folder)
+            CONTENDERS[options.contender](Turns(options.after, options.steps))
+        return
+    names = [name for name in CONTENDERS if name not in PACKAGES or (options.peers and installed(name))]
+    print(
+        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.processor() or platform.machine()}"
+    )
+    report(measure(names, options))
+
+
+def installed(name: str) -> bool:
+    """Return whether the package of a peer is there."""
+    return importlib.util.find_spec(PACKAGES[name]) is not None
+
+
+def measure(names: list[str], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Return the CPU time of a step, in µs, of each contender in each round."""
+    arguments = [f"--after={options.after}", f"--steps={options.steps}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, Path(__file__).resolve(), f"--contender={name}", *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+        )
+        for name in names
+    }  # fmt: skip
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(options.rounds + 1):  # the first is of those steps that are not measured
+        for name in names if number % 2 else reversed(names):
+            seconds = turn(name, processes[name])
+            if number:
+                times[name].append(1e6 * seconds / options.steps)
+    for process in processes.values():
+        process.kill()
+        process.wait()
+    return times
+
+
+def turn(name: str, process: subprocess.Popen[str]) -> float:
+    """Let a contender take its turn, and return how much CPU time that took, in seconds."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    for line in process.stdout:  # frameworks print
+        if line.startswith("turn "):
+            return float(line.split()[1])
+    raise SystemExit(f"{name} ended: run with --contender={name} to see why")
+
+
+class Turns:
+    """Hands on batches, and after each turn's last step says how long it took and waits to be told to go on."""
+
+    def __init__(self, after: int, steps: int) -> None:
+        self.steps, self.left = steps, after
+        self.begun = -1.0
+
+    def __call__(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yield ``batches``."""
+        for batch in batches:
+            if self.left == 0 or self.begun < 0:
+                self._next()
+            self.left -= 1
+            yield batch
+
+    def _next(self) -> None:
+        ended = time.process_time()
+        if self.begun >= 0:
+            print("turn", ended - self.begun, file=sys.__stdout__, flush=True)
+            self.left = self.steps
+        if not sys.stdin.readline():
+            raise EOFError
+        self.begun = time.process_time()
+
+
+def report(times: dict[str, list[float]]) -> None:
+    """Print what was measured."""
+    for name, values in times.items():
+        more = [one - other for one, other in zip(values, times["bare"], strict=True)]
+        ratios = [one / other for one, other in zip(values, times["bare"], strict=True)]
+        print(f"{name:18} {summary(values, '.1f')} µs   {summary(more, '+.1f')} µs   x {summary(ratios, '.2f')}")
+
+
+def summary(values: list[float], form: str) -> str:
+    """Return the median, least and most of some values."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+# What all contenders train, and on what
+
+
+def data() -> tuple[Tensor, Tensor]:
+    """Return images (N, 8), float32, and labels (N,), int64, of one epoch."""
+    generator = torch.Generator().manual_seed(0)
+    size = BATCH * STEPS_PER_EPOCH
+    return torch.randn(size, 8, generator=generator), torch.randint(8, (size,), generator=generator)
+
+
+def parts() -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
+    """Return the model, the loss and the optimizer."""
+    torch.manual_seed(0)
+    model = nn.Linear(8, 8)
+    return model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.01)
+
+
+def batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of an epoch, by index from memory."""
+    for indices in torch.split(torch.randperm(len(images)), BATCH):
+        yield images.index_select(0, indices), labels.index_select(0, indices)
+
+
+def bare(turns: Turns) -> None:
+    """Run the loop as one writes it by hand."""
+    images, labels = data()
+    model, criterion, optimizer = parts()
+    while True:
+        for image, label in turns(batches(images, labels)):
+            loss = criterion(model(image), label)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def visreg(turns: Turns, default_hooks: bool = True) -> None:
+    """Run visreg's loop, with the hooks that it has by default or with none."""
+    from visreg import HOOKS, Runner, Task
+    from visreg.batching import Batching
+    from visreg.data import Batch, DataInfo, Predictions
+    from visreg.loader import TensorLoader
+    from visreg.schema import DEFAULT_HOOKS
+    from visreg.signals import Signals
+
+    class Linear(Task):
+        def __init__(self, model: nn.Module, loss: nn.Module) -> None:
+            super().__init__()
+            self.model, self.loss = model, loss
+
+        def forward(self, batch: Batch) -> dict[str, Tensor]:
+            return {"loss": self.loss(self.model(batch["image"]), batch["label"])}
+
+        def predict(self, batch: Batch) -> Predictions:
+            return {"label": self.model(batch["image"]).argmax(1)}
+
+    class InTurns(TensorLoader):
+        def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+            return turns(super().epoch(epoch, start))
+
+    images, labels = data()
+    model, criterion, optimizer = parts()
+    batching = Batching(size=len(images), batch_size=BATCH, train=True, seed=0)
+    tensors = {"image": images, "label": labels}
+    with Signals() as signals:
+        runner = Runner(
+            task=Linear(model, criterion),
+            optimizer=optimizer,
+            train_loader=InTurns(info=DataInfo(name="random"), tensors=tensors, batching=batching),
+            hooks=[HOOKS.build(dict(spec)) for spec in DEFAULT_HOOKS] if default_hooks else [],
+            total_steps=10**9,
+        )
+        runner.signals = signals
+        runner.train()
+
+
+def visreg_without_hooks(turns: Turns) -> None:
+    """Run visreg's loop with nothing around it."""
+    visreg(turns, default_hooks=False)
+
+
+# The name of each contender; those of other packages have what is imported beside them.
+CONTENDERS: dict[str, Callable[[Turns], Any]] = {
+    "bare": bare,
+    "visreg": visreg,
+    "visreg, no hooks": visreg_without_hooks,
+}
+PACKAGES: dict[str, str] = {}
+
+if __name__ == "__main__":
+    main()
