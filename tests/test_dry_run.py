@@ -186,6 +186,7 @@ def test_lets_right_components_pass(section, spec):
     assert problems({**COLOUR, section: spec}) == []
 
 
+YOLO = {"type": "YOLO", "num_classes": 7, "strides": [8, 16]}
 SHAPES = {"type": "ShapeScenes", "targets": ["mask"], "image_size": 32}
 SEGMENTATION = copy.deepcopy(SMALL) | {
     "task": {"type": "SemanticSegmentation"},
@@ -211,7 +212,21 @@ def segmentation(**changes):
     [
         ({"model__num_classes": 7}, "model.num_classes", "7 outputs for the 8 classes of train.dataset"),
         ({"model__in_channels": 1}, "model.in_channels", "is 1, but the images of train are (3, 32, 32)"),
-        ({"model": {"type": "resnet18", "num_classes": 8}}, "model", "must return logits of shape (N, num_classes, h"),
+        (
+            {"model": {"type": "resnet18", "num_classes": 8}},
+            "model",
+            "got shape (3, 8); the task of such a model is Classif",
+        ),
+        (
+            {"model": YOLO},
+            "model",
+            "must return logits of shape (N, num_classes, height, width) for images (3, 3, 32, 32)",
+        ),
+        (
+            {"model": YOLO},
+            "model",
+            "got a dict of 'logits', 'boxes', 'distances', 'points', 'strides'; the task of such",
+        ),
         ({"loss": {"type": "MSELoss"}}, "loss", "must match"),
         ({"loss": {"type": "NLLLoss"}}, "loss.type", "log-probabilities"),
         ({"loss": {"type": "FocalLoss", "weight": [1.0]}}, "loss", "1 values for 8 classes"),

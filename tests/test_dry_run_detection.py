@@ -61,6 +61,12 @@ def test_lets_right_configs_pass(values):
         (changed(RCNN, task__mean=[0.5]), "task.mean", "set model.image_mean"),
         (changed(YOLO, model=RESNET), "model", "a dict with 'logits' and 'boxes'"),
         (changed(YOLO, model=RESNET, loss=None), "model", "a dict with 'logits' and 'boxes'"),
+        (changed(YOLO, model=RESNET), "model", "got shape (3, 7); the task of such a model is Classification"),
+        (
+            changed(YOLO, model={"type": "fcn_resnet50"}),
+            "model",
+            "a dict of 'out'; the task of such a model is Semantic",
+        ),
         (changed(YOLO, task={"type": "Classification"}), "task", "label"),
         (changed(RCNN, task={"type": "Classification"}, loss={"type": "CrossEntropyLoss"}), "model", "targets"),
         (changed(YOLO, loss={"type": "CrossEntropyLoss"}), "loss", "cannot be computed"),

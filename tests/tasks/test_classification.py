@@ -102,7 +102,11 @@ def test_predictions(dtype):
 
 @pytest.mark.parametrize(
     ("output", "message"),
-    [({"out": LOGITS}, "got dict"), (LOGITS[0], r"got shape \(3,\)"), (LOGITS[..., None], r"got shape \(2, 3, 1\)")],
+    [
+        ({"out": LOGITS}, "got a dict of 'out'; the task of such a model is Semantic"),
+        (LOGITS[0], r"got shape \(3,\)"),
+        (LOGITS[..., None], r"got shape \(2, 3, 1\)"),
+    ],
 )
 def test_a_model_that_is_no_classifier_is_refused(output, message):
     with pytest.raises(ValueError, match=message):

@@ -301,7 +301,7 @@ def test_a_loss_may_be_one_scalar():
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        (torch.zeros(3, 10), "a dict with 'logits' and 'boxes'.* got Tensor"),
+        (torch.zeros(3, 10), "a dict with 'logits' and 'boxes'.* got shape"),
         ({"out": torch.zeros(3, 10)}, "got a dict of 'out'"),
         ({"logits": torch.zeros(3, 5, 2), "boxes": torch.zeros(3, 4, 4)}, r"'boxes' \(3, A, 4\); got"),
         ({"logits": torch.zeros(2, 5, 2), "boxes": torch.zeros(2, 5, 4)}, r"'logits' must be \(3, A, num_classes\)"),

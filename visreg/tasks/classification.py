@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from visreg.data import Batch, DataInfo, Predictions
 from visreg.errors import ConfigError, Problem
 from visreg.tasks.images import ImageTask
+from visreg.tasks.outputs import instead
 
 # What the loss of an auxiliary head counts beside the main one's: Inception v3's as in PyTorch's fine-tuning tutorial,
 # GoogLeNet's as in Szegedy et al. 2015.
@@ -76,8 +77,8 @@ def _logits(output: object, count: int) -> Tensor:
     """
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        message = f"the model must return logits of shape (N, num_classes) for Classification, got {found}"
+        wanted = "the model must return logits of shape (N, num_classes) for Classification"
+        message = f"{wanted}, {instead(logits, 'Classification')}"
         raise ConfigError([Problem("model", message)])
     if len(logits) != count:
         message = f"the model returns {len(logits)} rows for {count} images; look for a view or reshape that mixes them"

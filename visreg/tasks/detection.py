@@ -15,6 +15,7 @@ from visreg.data import Batch, DataInfo, Predictions
 from visreg.errors import ConfigError, DataError, Problem
 from visreg.objects import check_objects
 from visreg.tasks.images import ImageTask
+from visreg.tasks.outputs import instead
 
 # For dense models: a threshold that loses next to nothing of the average precision, and YOLOX's for double boxes.
 MIN_SCORE, MAX_OVERLAP, MAX_OBJECTS = 0.01, 0.65, 100
@@ -139,9 +140,9 @@ class Detection(ImageTask):
         """
         output = self.model(self.preprocess(batch["image"]))
         if not isinstance(output, dict) or not {"logits", "boxes"} <= output.keys():
-            found = f"a dict of {', '.join(map(repr, output))}" if isinstance(output, dict) else type(output).__name__
-            wanted = "a dict with 'logits' and 'boxes', or take targets and compute its own losses"
-            raise ConfigError([Problem("model", f"the model must return {wanted}, for Detection; got {found}")])
+            wanted = "return a dict with 'logits' and 'boxes', or take targets and compute its own losses"
+            message = f"the model must {wanted}, for Detection, {instead(output, 'Detection')}"
+            raise ConfigError([Problem("model", message)])
         count = len(batch["image"])
         logits, boxes = output["logits"].shape, output["boxes"].shape
         if len(logits) != 3 or boxes != (count, logits[1], 4) or logits[0] != count:

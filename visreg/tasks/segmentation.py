@@ -12,6 +12,7 @@ from visreg.data import IGNORE, Batch, DataInfo, Predictions
 from visreg.errors import ConfigError, DataError, Problem, suggest
 from visreg.objects import name_of
 from visreg.tasks.images import ImageTask
+from visreg.tasks.outputs import instead
 
 
 class SemanticSegmentation(ImageTask):
@@ -79,9 +80,10 @@ class SemanticSegmentation(ImageTask):
         named = {name: found[name] for name in ("out", "aux")[: 1 + self.training] if name in found}
         for logits in named.values() or [None]:
             if not isinstance(logits, Tensor) or logits.ndim != 4 or len(logits) != len(image):
-                kind = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(output).__name__
-                message = f"the model must return logits of shape (N, num_classes, height, width), got {kind}"
-                raise ConfigError([Problem("model", f"{message}, for images {tuple(image.shape)}")])
+                wanted = f"logits of shape (N, num_classes, height, width) for images {tuple(image.shape)}"
+                given = instead(output if logits is None else logits, "SemanticSegmentation")
+                message = f"the model must return {wanted}, {given}"
+                raise ConfigError([Problem("model", message)])
         return {name: _enlarged(logits, image.shape[-2:]) for name, logits in named.items()}
 
     def _target(self, batch: Batch, num_classes: int) -> Tensor:
