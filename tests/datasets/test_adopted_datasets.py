@@ -63,14 +63,20 @@ def test_visregs_own_are_left_alone():
     assert adapt(function) is function
 
 
-def test_nothing_is_made_before_it_is_opened():
+def test_nothing_is_made_before_it_is_opened(monkeypatch, tmp_path):
+    monkeypatch.setenv("VISREG_DATA", str(tmp_path))
+
     def explode(root: str):
         raise RuntimeError("made")
 
     dataset = adapt(explode)(root="x")
     assert dataset.info == DataInfo(name="explode")
-    with pytest.raises(DataError, match=r"explode: RuntimeError: made \(root 'x'\)"):
+    with pytest.raises(DataError, match=rf"explode: RuntimeError: made \(root '{tmp_path}/x'\)"):
         dataset.open()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"made \(root 'here'\)"):
+        adapt(explode)(root="here").open()
 
 
 def test_pairs_become_samples():
@@ -162,7 +168,10 @@ def test_root_is_the_data_root_unless_it_is_given(monkeypatch, tmp_path):
     assert defaults(Rooted) == {"root": str(tmp_path)}
     assert defaults(Plain) == defaults(MNIST) == {}
     assert adopted(Rooted).source.root == str(tmp_path)
-    assert adopted(Rooted, root="here").source.root == "here"
+    assert adopted(Rooted, root="here").source.root == str(tmp_path / "here")
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert adopted(Rooted, root="there").source.root == "there"
 
 
 def test_impossible_arguments_start_no_download(no_network):

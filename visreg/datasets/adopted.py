@@ -113,6 +113,9 @@ class Adopted(Dataset):
     def _try(self, **changes: Any) -> tuple[Any, str]:
         """Return the dataset, or None and why it cannot be made."""
         arguments = {**defaults(self.factory), **self.arguments, **changes}
+        root = arguments.get("root")
+        if isinstance(root, str) and not Path(root).exists():
+            arguments["root"] = str(data_root() / root)  # which is ``root`` itself where that is absolute
         try:
             return self.factory(**arguments), ""
         except VisregError:
@@ -121,7 +124,9 @@ class Adopted(Dataset):
             raise DataError(f"{self.name}: cannot be made with {arguments}: {error}") from error
         except Exception as error:  # whatever another library raises
             where = f" (root {arguments['root']!r})" if "root" in arguments else ""
-            return None, f"{type(error).__name__}: {error}{where}"
+            files = _known(self.factory, {}).files
+            wanted = f"; expected in {Path(arguments['root']).absolute()}: {files}" if files and where else ""
+            return None, f"{type(error).__name__}: {error}{where}{wanted}"
 
     def _download(self, reason: str) -> None:
         hosts = _hosts(self.factory)
@@ -193,7 +198,7 @@ class Adopted(Dataset):
     def where(self, index: int) -> str:
         if isinstance(self.source, Dataset):
             return self.source.where(index)
-        for name in ("samples", "_image_files", "_images"):  # of torchvision's
+        for name in ("samples", "images", "_image_files", "_images"):  # of torchvision's
             files = getattr(self.source, name, None)
             found = files[index] if isinstance(files, list) and index < len(files) else ""
             path = found[0] if isinstance(found, tuple) and found else found

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from attrs import define, field
 
-from visreg.data import DataInfo, Dataset, Sample, data_root
+from visreg.data import DataInfo, Dataset, Sample
 from visreg.datasets.files import DamagedError
 from visreg.datasets.image import read_image
-from visreg.errors import DataError, suggest
 from visreg.objects import NO_AREA, box_problem, show_box
 
 NAMED_AT_ONCE = 3  # of many mistakes of one kind
@@ -97,20 +96,6 @@ class AnnotatedImages(Dataset):
 
     def where(self, index: int) -> str:
         return str(self.held[index].image) if index < len(self.held) else ""
-
-
-def located(path: str, *, file: bool = False) -> Path:
-    """Return where a folder or file is: ``path`` as it is, else under the data root.
-
-    Raises:
-        DataError: if it is at neither place; offers near names.
-    """
-    place = Path(path) if Path(path).exists() else data_root() / path
-    if place.is_file() if file else place.is_dir():
-        return place
-    beside = [item.name for item in place.parent.iterdir()] if place.parent.is_dir() else []
-    near = suggest(place.name, beside) if beside else ""
-    raise DataError(f"{place.absolute()}: no such {'file' if file else 'folder'}{near}")
 
 
 def missing_images(source: Path, folder: Path, names: Collection[str]) -> None:

@@ -14,8 +14,8 @@ from attrs.validators import and_, deep_iterable, instance_of, min_len, optional
 from torch import Tensor
 
 from visreg.data import Sample
-from visreg.datasets.annotated import NAMED_AT_ONCE, Annotated, AnnotatedImages, checked_box, located, missing_images
-from visreg.datasets.files import DamagedError
+from visreg.datasets.annotated import NAMED_AT_ONCE, Annotated, AnnotatedImages, checked_box, missing_images
+from visreg.datasets.files import DamagedError, located
 from visreg.errors import DataError, suggest
 
 logger = logging.getLogger("visreg")

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from visreg import dist
-from visreg.errors import DataError
+from visreg.data import data_root, printable
+from visreg.errors import DataError, nearest, suggest
 
 logger = logging.getLogger("visreg")
 
@@ -83,6 +84,20 @@ def unpacked(path: Path, limit: int) -> bytes:
             return file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DamagedError(f"{path}: cannot be read: {error}; delete it and fetch it again") from error
+
+
+def located(path: str, *, file: bool = False) -> Path:
+    """Return where a folder or file is: ``path`` as it is, else under the data root.
+
+    Raises:
+        DataError: if it is at neither place; offers near names, or says where to put it.
+    """
+    place = Path(path) if Path(path).exists() else data_root() / path
+    if place.is_file() if file else place.is_dir():
+        return place
+    beside = [item.name for item in place.parent.iterdir()] if place.parent.is_dir() else []
+    near = suggest(place.name, beside) if nearest(place.name, beside) else "; put it there, or set VISREG_DATA"
+    raise DataError(f"{printable(place.absolute())}: no such {'file' if file else 'folder'}{near}")
 
 
 def fetch_once(missing: bool, fetch: Callable[[], None]) -> None:

@@ -13,10 +13,10 @@ from attrs import Attribute, define, field
 from attrs.validators import and_, deep_iterable, in_, instance_of, min_len, optional
 from torch import Tensor
 
-from visreg.data import DataInfo, Dataset, Sample, data_root, printable
-from visreg.datasets.files import DamagedError
+from visreg.data import DataInfo, Dataset, Sample, printable
+from visreg.datasets.files import DamagedError, located
 from visreg.datasets.image import read_image
-from visreg.errors import DataError, suggest
+from visreg.errors import DataError
 from visreg.samples import persist
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -84,14 +84,8 @@ class ImageFolder(Dataset):
         Raises:
             DataError: if there is no such folder; offers near names.
         """
-        root = Path(self.root) if Path(self.root).is_dir() else data_root() / self.root
-        for folder in (root, root / self.split) if self.split else (root,):
-            if not folder.is_dir():
-                beside = (
-                    [item.name for item in folder.parent.iterdir() if item.is_dir()] if folder.parent.is_dir() else []
-                )
-                raise DataError(f"{folder.absolute()}: no such folder{suggest(folder.name, beside)}")
-        return root / self.split if self.split else root
+        root = located(self.root)
+        return located(str(root / self.split)) if self.split else root
 
     def __len__(self) -> int:
         return len(self.files)

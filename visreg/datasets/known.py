@@ -15,6 +15,7 @@ class Known:
     Attributes:
         key: what the target is called in a sample.
         options: those that all of this holds for; the dataset gets them by default.
+        files: what must be in ``root``, of data that cannot be downloaded.
         values: the class of each value in a file of a mask, where it is not the value itself; others are to be ignored.
     """
 
@@ -23,6 +24,7 @@ class Known:
     key: str = "label"
     options: Mapping[str, Any] = field(factory=dict)
     values: Mapping[int, int] = field(factory=dict)
+    files: str = ""
 
 
 def _numbered(count: int) -> tuple[str, ...]:
@@ -56,6 +58,8 @@ KNOWN = {
     "Cityscapes": Known(
         tuple(_CITYSCAPES.values()), key="mask", options={"target_type": "semantic"},
         values={value: place for place, value in enumerate(_CITYSCAPES)},
+        files="leftImg8bit and gtFine, out of leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of "
+        "www.cityscapes-dataset.com",
     ),
     "Country211": Known(_numbered(211)),
     "DTD": Known(_numbered(47)),
@@ -65,7 +69,10 @@ KNOWN = {
     "Flowers102": Known(_numbered(102)),
     "Food101": Known(_numbered(101)),
     "GTSRB": Known(_numbered(43)),
-    "ImageNet": Known(_numbered(1000)),
+    "ImageNet": Known(
+        _numbered(1000), files="ILSVRC2012_devkit_t12.tar.gz and ILSVRC2012_img_{train,val}.tar of image-net.org; or "
+        "take ImageFolder, which needs folders of images only",
+    ),
     "Imagenette": Known(_numbered(10)),
     "KMNIST": Known(("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"), (1, 28, 28)),
     "PCAM": Known(("normal", "tumor"), (3, 96, 96)),
@@ -77,5 +84,7 @@ KNOWN = {
     "SVHN": Known(_numbered(10), (3, 32, 32)),
     "StanfordCars": Known(_numbered(196)),
     "USPS": Known(_numbered(10), (1, 16, 16)),
-    "VOCSegmentation": Known(_VOC, key="mask"),
+    "VOCSegmentation": Known(
+        _VOC, key="mask", files="VOCdevkit/VOC<year> with ImageSets, JPEGImages and SegmentationClass"
+    ),
 }  # fmt: skip

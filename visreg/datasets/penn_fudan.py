@@ -10,8 +10,8 @@ from attrs import define, field
 from attrs.validators import and_, deep_iterable, instance_of, max_len, min_len
 
 from visreg.data import Dataset, Sample
-from visreg.datasets.annotated import Annotated, AnnotatedImages, located, missing_images
-from visreg.datasets.files import DamagedError
+from visreg.datasets.annotated import Annotated, AnnotatedImages, missing_images
+from visreg.datasets.files import DamagedError, located
 from visreg.datasets.folder import SUFFIXES
 from visreg.datasets.image import read_mask
 from visreg.errors import DataError

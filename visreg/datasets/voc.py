@@ -11,8 +11,8 @@ from attrs import define, field
 from attrs.validators import and_, deep_iterable, in_, instance_of, min_len, optional
 
 from visreg.data import data_root
-from visreg.datasets.annotated import Annotated, AnnotatedImages, checked_box, located, missing_images
-from visreg.datasets.files import DamagedError
+from visreg.datasets.annotated import Annotated, AnnotatedImages, checked_box, missing_images
+from visreg.datasets.files import DamagedError, located
 from visreg.errors import DataError, suggest
 
 CLASSES = (
@@ -72,7 +72,8 @@ class VOCDetection(AnnotatedImages):
         places = (root / "VOCdevkit" / year, root / year, root)
         found = next((place for place in places if (place / "ImageSets").is_dir()), None)
         if found is None:
-            raise DataError(f"{root.absolute()}: no VOCdevkit/{year} in it, with Annotations, ImageSets and JPEGImages")
+            wanted = f"VOCdevkit/{year} in it, with Annotations, ImageSets and JPEGImages"
+            raise DataError(f"{root.absolute()}: no {wanted}; put it there, or set root or VISREG_DATA")
         return found
 
     def _read(self, folder: Path, name: str) -> Annotated:

@@ -9,8 +9,8 @@ from attrs import define, field
 from attrs.validators import and_, deep_iterable, instance_of, min_len, optional
 
 from visreg.data import Sample
-from visreg.datasets.annotated import Annotated, AnnotatedImages, located
-from visreg.datasets.files import DamagedError
+from visreg.datasets.annotated import Annotated, AnnotatedImages
+from visreg.datasets.files import DamagedError, located
 from visreg.datasets.folder import SUFFIXES
 from visreg.errors import DataError
 

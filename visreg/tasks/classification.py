@@ -20,6 +20,8 @@ AUXILIARY_WEIGHTS = {"aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3}
 class Classification(ImageTask):
     """Predicts ``label``, the class of the whole image, from logits (N, C).
 
+    In training ``label`` may be probabilities (N, C), as MixUp and CutMix make them.
+
     The model gets float32 images of range 0..1, normalised by ``mean`` and ``std``, which are kept with its weights.
 
     Args:
@@ -44,7 +46,11 @@ class Classification(ImageTask):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         output, label = self.model(self.preprocess(batch["image"])), batch["label"]
-        losses = {"loss": self.loss(_logits(output, len(label)), label)}
+        scores = _logits(output, len(label))
+        if label.ndim == 2 and label.shape[1] != scores.shape[1]:
+            found = f"labels are mixed of {label.shape[1]} classes, and the model has {scores.shape[1]} outputs"
+            raise ConfigError([Problem("model", f"{found}; give MixUp and CutMix the num_classes of the model")])
+        losses = {"loss": self.loss(scores, label)}
         auxiliary = {name: getattr(output, name, None) for name in AUXILIARY_WEIGHTS}
         for name, logits in auxiliary.items():
             if logits is not None:
