@@ -18,7 +18,7 @@ def make_parser() -> Parser:
     parser = Parser(prog="visreg", description="Train what a plain-dict config describes.")
     parser.add_argument("--version", action="version", version=f"visreg {__version__}")
     add = parser.add_subparsers(required=True, metavar="COMMAND", title="commands").add_parser
-    for describe in (_train, _test, _check, _explain, _list, _new_plugin):
+    for describe in (_train, _test, _predict, _check, _explain, _list, _new_plugin):
         describe(add)
     return parser
 
@@ -63,6 +63,22 @@ def _test(add: Add) -> None:
     parser.set_defaults(run=commands.test)
 
 
+def _predict(add: Add) -> None:
+    parser = add("predict", help="draw and write down what is in images", description=PREDICT)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="or a run's folder, of which it is the newest")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a folder, or a pattern such as '**/*.jpg'")
+    parser.add_argument("--out", metavar="FOLDER", help="by default predictions/ in the run's folder")
+    split = "whose transforms images pass through; by default test if the config has it, else val"
+    parser.add_argument("--split", choices=("train", "val", "test"), help=split)
+    least = "what an object must score, 0 to 1; 0.3 by default"
+    parser.add_argument("--threshold", type=_share, default=0.3, metavar="SCORE", help=least)
+    parser.add_argument("--top", type=_positive, default=5, metavar="N", help="classes of an image that are told; 5")
+    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images of one size at once; 16")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N; by default a GPU if there is one")
+    _add_common(parser)
+    parser.set_defaults(run=commands.predict)
+
+
 def _check(add: Add) -> None:
     parser = add("check", help="list every mistake in a config", description="List every mistake at once.")
     parser.add_argument("config", metavar="CONFIG")
@@ -103,6 +119,22 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
 def _add_common(parser: Parser, *, data: bool = False) -> None:
     several: Any = {"nargs": "+", "action": "extend", "default": []}
     parser.add_argument("--set", **several, metavar="KEY=VALUE", help="such as optimizer.lr=0.01 hooks.0.patience=3")
@@ -120,6 +152,8 @@ TRAIN = """Train what a config describes. The run's folder (run.work_dir) then h
 metrics.jsonl and checkpoints/. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 5 not finite, 6 resources,
 7 distributed, 8 plugin, 130 and 143 interrupted, after saving."""
 TEST = "Evaluate a checkpoint, print its scores and write test.json."
+PREDICT = """Write an annotated picture of each image, and predictions.json, which `python -m pydoc visreg.predict`
+describes. Files that cannot be read are named, and the others done; the exit code is then 3."""
 EXPLAIN = "Say which file or flag set a value, and what it overrode."
 LIST = "Show every registered name: where it comes from, its signature and its summary."
 NEW_PLUGIN = "Write a package with a model, a hook and tests, ready to pip install -e."

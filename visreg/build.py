@@ -17,13 +17,24 @@ from torch.nn.parameter import UninitializedParameter
 from visreg import dist
 from visreg.build_data import DataBuilder
 from visreg.config import Config, show_path
-from visreg.data import Dataset, Transform
+from visreg.data import DataInfo, Dataset, Transform
 from visreg.errors import ConfigError, Problem, ResourceError
 from visreg.loader import Loader
 from visreg.parts import groups_for, schedule_context
-from visreg.registry import HOOKS, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULES, TASKS
+from visreg.registry import (
+    DATASETS,
+    HOOKS,
+    LOSSES,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TASKS,
+    TRANSFORMS,
+)  # fmt: skip
 from visreg.runner import Runner
 from visreg.schedule import Schedule
+from visreg.schema import DataConfig
 from visreg.task import Task
 
 logger = logging.getLogger("visreg")
@@ -54,9 +65,25 @@ def build_evaluator(config: Config | Mapping[str, Any], split: str, plugin_files
         DataError: if the data is missing, damaged or empty.
     """
     builder = _Builder(config, plugin_files)
-    if getattr(builder.schema, split) is None:
-        raise ConfigError([Problem(split, f"the config has no section {split!r} to evaluate on")])
+    builder.section(split)
     return builder.evaluator(builder.loader(split))
+
+
+def build_predictor(
+    config: Config | Mapping[str, Any], split: str, plugin_files: Collection[Path] = ()
+) -> tuple[Runner, list[Transform], DataInfo]:
+    """Build what predictions for further images take: a runner without data, and what each image passes through.
+
+    The dataset of ``split`` is not opened, and need not be there; what is known of it all the same is returned too.
+
+    Raises:
+        ConfigError: if the config has mistakes, or no such section.
+    """
+    builder = _Builder(config, plugin_files)
+    section = builder.section(split)
+    dataset: Dataset = builder.build(DATASETS, section.dataset, (split, "dataset"))
+    transforms = builder.build_all(TRANSFORMS, section.transforms, (split, "transforms"))
+    return builder.evaluator(None), transforms, dataset.info
 
 
 def build_samples(
@@ -75,6 +102,17 @@ def build_samples(
 
 class _Builder(DataBuilder):
     """Builds the parts of one config, each failure with the place in the config that it comes from."""
+
+    def section(self, split: str) -> DataConfig:
+        """Return a section of the data.
+
+        Raises:
+            ConfigError: if there is none.
+        """
+        section: DataConfig | None = getattr(self.schema, split)
+        if section is None:
+            raise ConfigError([Problem(split, f"the config has no section {split!r}")])
+        return section
 
     def work_dir(self) -> Path:
         """Make the run's folder and make sure that it can be written; leave no trace in one that is there."""
@@ -95,15 +133,16 @@ class _Builder(DataBuilder):
                 logger.warning("%s: belongs to another user, who can change what is in it", folder)
         return folder
 
-    def task(self, loader: Loader) -> Task:
-        """Return the task on its device, with initial weights that depend on the seed alone."""
+    def task(self, loader: Loader | None) -> Task:
+        """Return the task on its device, with initial weights that depend on the seed alone, tried on some data."""
         torch.manual_seed(self.run.seed)
         parts = {"model": self.build(MODELS, self.schema.model, ("model",))}
         if self.schema.loss is not None:
             parts["loss"] = self.build(LOSSES, self.schema.loss, ("loss",))
         task: Task = self.build(TASKS, self.schema.task, ("task",), **parts)
         task = task.to(self.device)
-        self._try(task, loader)
+        if loader is not None:
+            self._try(task, loader)
         if dist.world_size() > 1:
             torch.manual_seed(self.run.seed + dist.rank() + 1)  # dropout is to differ between processes
         return task
@@ -155,7 +194,7 @@ class _Builder(DataBuilder):
         able = spec["type"] in FUSED and not spec.get("foreach") and not spec.get("differentiable")
         return {"fused": True} if self.device.type == "cuda" and able else {}
 
-    def evaluator(self, loader: Loader) -> Runner:
+    def evaluator(self, loader: Loader | None) -> Runner:
         """Put together what an evaluation needs."""
         return Runner(task=self.task(loader), val_loader=loader, **self._common())
 

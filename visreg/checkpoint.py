@@ -187,6 +187,31 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in match[0].split(".")] if match else []
 
 
+def given(path: Path) -> dict[str, Any]:
+    """Return the checkpoint that a user names: a file, or a run's folder, of which it is the newest one.
+
+    Raises:
+        CheckpointError: as `load` does, and if there is none in the folder.
+    """
+    if not (path / "checkpoints").is_dir():
+        return load(path)
+    state = resume(path / "checkpoints")
+    if state is None:
+        raise CheckpointError(f"{path / 'checkpoints'}: no checkpoint in it; train first")
+    return state
+
+
+def run_folder(path: Path) -> Path:
+    """Return the folder of the run that a checkpoint is of: files about it go there, beside ``checkpoints``.
+
+    >>> print(run_folder(Path("work/cnn/checkpoints/last.pt")), run_folder(Path("best.pt")))
+    work/cnn .
+    """
+    if (path / "checkpoints").is_dir():
+        return path
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+
+
 def newest(folder: Path) -> list[Path]:
     """Return a run's checkpoints, the latest step first; the names decide, whatever the clock said."""
     return sorted((path for path in folder.glob("step_*.pt") if step_of(path) >= 0), key=step_of, reverse=True)

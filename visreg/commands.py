@@ -61,24 +61,17 @@ def _prepared(options: argparse.Namespace, held: ExitStack) -> Runner:
         log_to_file(runner.work_dir / "log.txt")
     generators.seed_others(config.values["run"].get("seed", 0) + dist.rank())
     if options.resume is not None or options.resume_override:
-        _resume(runner, _given(Path(options.resume)) if options.resume else None, options.resume_override)
+        _resume(runner, Path(options.resume) if options.resume else None, options.resume_override)
     if dist.is_main():
         dump(config.values, runner.work_dir / "config.json")  # not before: a config can be refused
     return runner
 
 
-def _given(path: Path) -> dict[str, Any] | None:
-    """Return the checkpoint that a path names, or the newest one where it is a run's folder."""
-    from visreg.checkpoint import load, resume
-
-    return resume(path / "checkpoints") if (path / "checkpoints").is_dir() else load(path)
-
-
-def _resume(runner: Runner, state: dict[str, Any] | None, override: bool) -> None:
-    from visreg.checkpoint import resume
+def _resume(runner: Runner, path: Path | None, override: bool) -> None:
+    from visreg.checkpoint import given, resume
     from visreg.resume import check_config, restore_environment
 
-    state = state or resume(runner.work_dir / "checkpoints")
+    state = given(path) if path else resume(runner.work_dir / "checkpoints")
     if state is None:
         logger.warning("nothing to resume in %s; starting from the beginning", runner.work_dir)
         return
@@ -104,6 +97,28 @@ def test(options: argparse.Namespace) -> int:
     if dist.is_main():
         print_scores(result)
         write_scores(result, Path(options.out) if options.out else None)
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Predict what is in images."""
+    from visreg.checkpoint import run_folder
+    from visreg.errors import DataError
+    from visreg.image_files import find_images
+    from visreg.predict import predict_files
+    from visreg.predictor import Predictor
+
+    checkpoint = Path(options.checkpoint)
+    out = Path(options.out) if options.out else run_folder(checkpoint) / "predictions"
+    files = find_images(options.images, without=out)
+    with _out_of_memory_explained("lower --batch-size, or use smaller images"):
+        predictor = Predictor.of(checkpoint, options.split, options.set, options.plugin, options.device)
+        errors = predict_files(
+            predictor, files, out, batch_size=options.batch_size, threshold=options.threshold, top=options.top
+        )
+    print(f"{len(files) - len(errors)} of {len(files)} images done; pictures and predictions.json are in {out}")
+    if errors:
+        raise DataError(f"{len(errors)} of {len(files)} images cannot be read; the first: {errors[0]}")
     return 0
 
 
@@ -167,13 +182,16 @@ def _load(options: argparse.Namespace) -> Config:
 class _out_of_memory_explained:  # noqa: N801  used as a statement, like contextlib's own
     """Turns running out of memory, or of deterministic algorithms, into an error that says what to do."""
 
+    def __init__(self, advice: str = "lower train.batch_size, or raise run.accumulate") -> None:
+        self.advice = advice
+
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         first = str(error).splitlines()[0] if str(error) else "out of memory"
         if out_of_memory(error):
-            raise ResourceError(f"{first}; lower train.batch_size, or raise run.accumulate") from error
+            raise ResourceError(f"{first}; {self.advice}") from error
         operation, found, _ = first.partition(" does not have a deterministic implementation")
         if isinstance(error, RuntimeError) and found:
             place = module_of(error) or "a backward pass, a loss or a transform"

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from visreg.build import build_evaluator
-from visreg.checkpoint import load
+from visreg.checkpoint import given, run_folder
 from visreg.config import Config, apply_overrides, config_from, loads_json
 from visreg.errors import ResourceError
 from visreg.misfit import TO_USE, check_classes, check_form
@@ -68,7 +68,7 @@ def evaluate_checkpoint(
     """Return the scores of a checkpoint on ``split``, by default on test if the config has it, else on val.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, or a run's folder, of which it is the newest.
         config: by default the one that the checkpoint carries, with ``overrides``.
         split: ``"val"`` or ``"test"``.
         overrides: changes to the checkpoint's own config; a given config has had them.
@@ -77,7 +77,7 @@ def evaluate_checkpoint(
     Raises:
         CheckpointError: if it is damaged or does not fit the config.
     """
-    state = load(path)
+    state = given(path)
     check_form(state, TO_USE, "evaluated")
     if config is None:
         config = apply_overrides(config_from(loads_json(state["config"]), str(path)), overrides)
@@ -130,8 +130,7 @@ def write_scores(result: Result, path: Path | None = None) -> None:
     Raises:
         ResourceError: if it cannot be written.
     """
-    folder = result.checkpoint.parent
-    path = path or (folder.parent if folder.name == "checkpoints" else folder) / "test.json"
+    path = path or run_folder(result.checkpoint) / "test.json"
     content: dict[str, Any] = {
         "checkpoint": str(result.checkpoint),
         "step": result.step,

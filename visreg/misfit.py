@@ -121,7 +121,7 @@ def check_classes(state: Mapping[str, Any], info: DataInfo) -> None:
         CheckpointError: if not; lists up to 20 that differ.
     """
     saved = DataInfo(name="", classes=tuple(state["classes"]), others=state.get("class_names", {}))
-    for key in [key for key in saved.others if key in info.class_names] or [""]:
+    for key in [key for key in saved.others if key in info.class_names] or ["label"]:
         was, now = saved.classes_of(key), info.classes_of(key)
         rows = renamed(was, now, "the checkpoint", "the data")
         if rows:
