@@ -18,7 +18,7 @@ def make_parser() -> Parser:
     parser = Parser(prog="visreg", description="Train what a plain-dict config describes.")
     parser.add_argument("--version", action="version", version=f"visreg {__version__}")
     add = parser.add_subparsers(required=True, metavar="COMMAND", title="commands").add_parser
-    for describe in (_train, _test, _predict, _check, _explain, _list, _new_plugin):
+    for describe in (_train, _test, _predict, _browse, _check, _explain, _list, _new_plugin):
         describe(add)
     return parser
 
@@ -77,6 +77,19 @@ def _predict(add: Add) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N; by default a GPU if there is one")
     _add_common(parser)
     parser.set_defaults(run=commands.predict)
+
+
+def _browse(add: Add) -> None:
+    parser = add("browse", help="write pages of samples as the model will see them", description=BROWSE)
+    parser.add_argument("config", metavar="CONFIG")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="train by default")
+    parser.add_argument("--count", type=_positive, default=16, metavar="N", help="samples, drawn at random; 16")
+    parser.add_argument("--index", type=_count, nargs="+", default=[], metavar="I", help="these samples instead")
+    parser.add_argument("--epochs", type=_positive, default=3, metavar="N", help="augmented versions of each; 3")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="draw other samples; 0 by default")
+    parser.add_argument("--out", metavar="FOLDER", help="by default browse/SPLIT in the run's folder")
+    _add_common(parser, data=True)
+    parser.set_defaults(run=commands.browse)
 
 
 def _check(add: Add) -> None:
@@ -154,6 +167,8 @@ metrics.jsonl and checkpoints/. Exit codes: 0 done, 2 config, 3 data, 4 checkpoi
 TEST = "Evaluate a checkpoint, print its scores and write test.json."
 PREDICT = """Write an annotated picture of each image, and predictions.json, which `python -m pydoc visreg.predict`
 describes. Files that cannot be read are named, and the others done; the exit code is then 3."""
+BROWSE = """Write HTML pages of samples, with boxes, masks and labels drawn, before and after augmentation: a sample in
+epoch N is the very one that training will see then. What is wrong with a sample is said beside it."""
 EXPLAIN = "Say which file or flag set a value, and what it overrode."
 LIST = "Show every registered name: where it comes from, its signature and its summary."
 NEW_PLUGIN = "Write a package with a model, a hook and tests, ready to pip install -e."

@@ -34,7 +34,6 @@ from visreg.registry import (
 )  # fmt: skip
 from visreg.runner import Runner
 from visreg.schedule import Schedule
-from visreg.schema import DataConfig
 from visreg.task import Task
 
 logger = logging.getLogger("visreg")
@@ -102,17 +101,6 @@ def build_samples(
 
 class _Builder(DataBuilder):
     """Builds the parts of one config, each failure with the place in the config that it comes from."""
-
-    def section(self, split: str) -> DataConfig:
-        """Return a section of the data.
-
-        Raises:
-            ConfigError: if there is none.
-        """
-        section: DataConfig | None = getattr(self.schema, split)
-        if section is None:
-            raise ConfigError([Problem(split, f"the config has no section {split!r}")])
-        return section
 
     def work_dir(self) -> Path:
         """Make the run's folder and make sure that it can be written; leave no trace in one that is there."""

@@ -66,6 +66,17 @@ class DataBuilder:
         """Return what each spec of a list describes."""
         return [self.build(registry, spec, (*path, index)) for index, spec in enumerate(specs)]
 
+    def section(self, split: str) -> DataConfig:
+        """Return a section of the data.
+
+        Raises:
+            ConfigError: if there is none.
+        """
+        section: DataConfig | None = getattr(self.schema, split)
+        if section is None:
+            raise ConfigError([Problem(split, f"the config has no section {split!r}")])
+        return section
+
     def dataset(self, split: str) -> Dataset:
         """Return the dataset of a split, opened."""
         section: DataConfig = getattr(self.schema, split)

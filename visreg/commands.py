@@ -122,6 +122,24 @@ def predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def browse(options: argparse.Namespace) -> int:
+    """Write pages of samples."""
+    from visreg.browse import browse as write
+
+    page = write(
+        _load(options),
+        options.split,
+        Path(options.out) if options.out else None,
+        count=options.count,
+        indices=options.index,
+        epochs=options.epochs,
+        seed=options.seed,
+        plugin_files=options.plugin,
+    )
+    print(f"wrote {page}")
+    return 0
+
+
 def check(options: argparse.Namespace) -> int:
     """List every mistake in a config, and with ``--data`` in its data."""
     from visreg.check import check_config

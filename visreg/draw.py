@@ -109,7 +109,8 @@ def _class_entries(found: Mapping[str, Any], info: DataInfo) -> Iterator[Entry]:
         shares = label
     if isinstance(shares, Tensor) and shares.ndim == 1 and "boxes" not in found:
         for _, name, share in best(shares, info.classes_of(keys[0] if keys else "label")):
-            yield Entry(name, share=share)
+            if share > 0:
+                yield Entry(name, share=share)
         return
     for key in keys:
         text = class_name(info.classes_of(key), int(found[key]))

@@ -1,7 +1,7 @@
 """Predicting what is in image files with a checkpoint: annotated pictures, and one file of JSON.
 
-``predictions.json`` holds ``checkpoint``, ``step``, ``threshold`` and ``images``, a list in the order of the files. Each
-of them has ``file`` and either ``error``, why it could not be read, or
+``predictions.json`` holds ``checkpoint``, ``step``, ``threshold`` and ``images``, a list in the order of the files. Of
+each there is ``file`` and either ``error``, why it could not be read, or
 
 - ``picture``, the name of the annotated picture beside the JSON; ``width`` and ``height``, of the image in pixels;
 - ``seen``: x1, y1, x2, y2, the part of the image that the model saw, where that is not all of it;

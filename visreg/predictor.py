@@ -203,7 +203,7 @@ class Predictor:
         """Return what to do about images (C, H, W) of a shape that the model cannot take."""
         size = list(self.trained_on[1:]) or [224, 224]
         known = f"; it was trained on {size[0]}×{size[1]}" if self.trained_on else ""
-        resize = f"--set '{self.split}.transforms=[{{\"type\": \"Resize\", \"size\": {size}}}]'"
+        resize = f'--set \'{self.split}.transforms=[{{"type": "Resize", "size": {size}}}]\''
         return f"the model takes no image of {shape[1]}×{shape[2]} ({error}){known}; resize it: {resize}"
 
     def _load(self, batch: Mapping[str, Any]) -> None:
