@@ -127,10 +127,18 @@ def test_every_name_on_a_floor_exists():
         (["-c", "import visreg"], ("torch", "torchvision", "rich")),
         (["-m", "visreg.cli", "--help"], ("torch", "torchvision", "rich")),
         (["-m", "visreg.cli", "train", "--help"], ("torch", "torchvision")),
+        (["-m", "visreg.cli", "predict", "--help"], ("torch", "torchvision", "PIL")),
         (["-c", "import visreg; [list(kind) for kind in visreg.registry.KINDS.values()]"], ("torch", "torchvision")),
         (["-c", "import visreg; visreg.OPTIMIZERS.get('SGD')"], ("torchvision",)),
     ],
-    ids=["import visreg", "visreg --help", "visreg train --help", "listing names", "naming an optimizer"],
+    ids=[
+        "import visreg",
+        "visreg --help",
+        "visreg train --help",
+        "visreg predict --help",
+        "listing names",
+        "naming an optimizer",
+    ],
 )
 def test_nothing_is_imported_before_it_is_needed(what, unwanted):
     done = subprocess.run([sys.executable, "-X", "importtime", *what], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ GREY: Colour = (128, 128, 128)
 BACKGROUND = "background"  # the first class, if this is its name, is what is left bare
 IGNORED = 255
 TURN = 180 * (3 - math.sqrt(5))  # the golden angle in degrees: however many colours there are, they are spread out
-LIGHTNESS = (0.74, 0.62, 0.84)
+LIGHTNESS = (0.7, 0.88, 0.55)
 
 
 @cache

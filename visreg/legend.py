@@ -150,7 +150,7 @@ def _draw_entry(draw: ImageDraw.ImageDraw, entry: Entry, place: tuple[int, int],
         draw.text((x, middle), shortened(entry.text, size, room), fill=TEXT, font=font, anchor="lm")
         return
     number = f"{100 * entry.share:.1f} %"
-    end = x + room - width_of("100.0 %", size) - 6
+    end = max(x + room - width_of("100.0 %", size) - 6, x)
     draw.rectangle((x, y - 2, end, y + size + 2), fill=BAR)
     filled = x + round((end - x) * min(max(entry.share, 0.0), 1.0))
     if filled > x:

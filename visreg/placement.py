@@ -142,7 +142,7 @@ def _axis(lines: Sequence[float], numbers: Tensor, found: Tensor, length: int, s
         axis = _fitted(was[inside], now[inside], length, seen)
         if axis is not None:
             return axis
-    unmoved = length == seen and len(lines) == 2 and found.flatten().tolist() == [0.0, float(length)]  # one pixel
+    unmoved = length == seen and len(now) > 0 and torch.allclose(now, ends.flatten())  # of too few pixels to fit a line
     return Axis(length, seen) if unmoved else None
 
 
