@@ -117,6 +117,7 @@ def _registered():
         # losses
         ("loss", {"type": "NLLLoss"}, "loss.type", "use CrossEntropyLoss"),
         ("loss.weight", [1.0, 2.0], "loss", "all 10 classes"),
+        ("loss.weight", [1.0] * 9 + [-1.0], "loss.weight", "must be 0 or more"),
         ("loss.label_smoothing", -0.1, "loss.label_smoothing", "must be 0 or more and at most 1"),
         # metrics
         ("metrics.1", {"type": "TopKAccuracy", "k": 11}, "metrics[1].k", "lower k"),

@@ -68,7 +68,11 @@ def test_lets_right_configs_pass(values):
             "a dict of 'out'; the task of such a model is Semantic",
         ),
         (changed(YOLO, task={"type": "Classification"}), "task", "label"),
-        (changed(RCNN, task={"type": "Classification"}, loss={"type": "CrossEntropyLoss"}), "model", "targets"),
+        (
+            changed(RCNN, task={"type": "Classification"}, loss={"type": "CrossEntropyLoss"}),
+            "model",
+            "the task of such a model is Detection",
+        ),
         (changed(YOLO, loss={"type": "CrossEntropyLoss"}), "loss", "cannot be computed"),
         (changed(YOLO, metrics=[{"type": "MeanAveragePrecision", "of": "masks"}]), "metrics[0]", "have no 'masks'"),
         (changed(YOLO, metrics=[{"type": "Accuracy"}]), "metrics[0]", "no 'label'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -88,11 +89,13 @@ def innermost(task: nn.Module) -> Iterator[list[tuple[str, nn.Module, Any]]]:
 
 
 def hint(module: nn.Module, shape: Any) -> str:
-    """Return which size a layer must have for an input of ``shape``, where it has another."""
+    """Return what to do about a module that fails on an input of ``shape``, where that is known."""
     if isinstance(module, nn.Linear) and shape and shape[-1] != module.in_features:
         return f"; its in_features must be {shape[-1]}"
     if isinstance(module, nn.Conv2d) and shape and len(shape) == 4 and shape[1] != module.in_channels:
         return f"; its in_channels must be {shape[1]}"
+    if shape and "targets" in inspect.signature(module.forward).parameters:  # Detection would give it a list
+        return "; it computes its own losses: the task of such a model is Detection"
     return ""
 
 

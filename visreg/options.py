@@ -22,7 +22,7 @@ MISANNOTATED: Mapping[tuple[str, str], Any] = {("RandomErasing", "value"): float
 # What torch takes without a look, and nobody can mean.
 RANGES = {
     "lr": (-math.inf, 1000), "label_smoothing": (0, 1), "momentum": (-math.inf, 1), "gamma": (0, math.inf),
-    "step_size": (1, math.inf),
+    "step_size": (1, math.inf), "weight": (0, math.inf), "pos_weight": (0, math.inf),
 }  # fmt: skip
 
 
@@ -129,9 +129,10 @@ def value_problems(option: Option, value: Any) -> Iterator[str]:
         return
     if not matches(value, expected):
         yield f"expected {describe(expected)}, got {value!r}"
-    elif option.attribute is None and option.name in RANGES and isinstance(value, (int, float)):
+    elif option.attribute is None and option.name in RANGES:
         low, high = RANGES[option.name]
-        if not low <= value <= high:
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if not all(low <= number <= high for number in numbers if isinstance(number, (int, float))):
             bounds = [f"{low} or more"] * (low > -math.inf) + [f"at most {high}"] * (high < math.inf)
             yield f"must be {' and '.join(bounds)}, got {value!r}"
     elif option.attribute is not None and option.attribute.validator is not None and not _has_spec(value):
