@@ -65,10 +65,16 @@ def test_the_same_batches_come_from_memory_and_sample_by_sample():
     same_weights(made[2], made[0])
 
 
-def test_transforms_of_samples_take_the_way_sample_by_sample():
+def test_only_transforms_of_single_samples_take_the_way_sample_by_sample():
+    for name, loader in (
+        ("Identity", TensorLoader),
+        ("RandomVerticalFlip", TensorLoader),
+        ("RandomInvert", SampleLoader),
+    ):
+        runner = build_runner(tiny_config(train={"transforms": [{"type": name}]}))
+        assert isinstance(runner.train_loader, loader), name
+        assert isinstance(runner.val_loader, TensorLoader)
     runner = build_runner(tiny_config(train={"transforms": [{"type": "Identity"}]}))
-    assert isinstance(runner.train_loader, SampleLoader)
-    assert isinstance(runner.val_loader, TensorLoader)
     assert_same(batches(runner), batches(build_runner(tiny_config())))
 
 
@@ -390,8 +396,9 @@ def folders(tmp_path):
     return {"dataset": {"type": "ImageFolder", "root": "images", "channels": 1}, "batch_size": 2}
 
 
-def test_data_of_unknown_size_cannot_be_held_in_memory(folders):
-    with pytest.raises(DataError, match=r"train\.in_memory: .* cannot be held in memory; set in_memory='auto'"):
+def test_images_of_different_sizes_cannot_be_held_in_memory(folders, tmp_path):
+    Image.new("RGB", (16, 17)).save(tmp_path / "images" / "b" / "1.png")
+    with pytest.raises(DataError, match=r"train\.in_memory: images cannot be held in memory: 'image' of sample 1"):
         build_runner(
             tiny_config(
                 train={**folders, "in_memory": True},

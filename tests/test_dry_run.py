@@ -138,7 +138,8 @@ def _registered():
             "train.transforms[0]",
             "it loses 'image'",
         ),
-        ("train.batch_transforms", [{"type": "MixUp", "num_classes": 10}], "train.batch_transforms[0]", "ToDtype"),
+        ("train.batch_transforms", [{"type": "MixUp"}], "train.batch_transforms[0]", "num_classes: missing"),
+        ("train.transforms", [{"type": "CutMix"}], "train.transforms[0]", "is it in batch_transforms?"),
         # learning rates and patterns
         ("schedule", {"type": "StepLR", "step_size": 0}, "schedule.step_size", "must be 1 or more"),
         ("schedule", {"type": "ExponentialLR", "gamma": -0.9}, "schedule.gamma", "must be 0 or more"),

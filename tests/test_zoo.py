@@ -26,6 +26,7 @@ from visreg.data_check import sample_problems
 from visreg.datasets.adopted import Adopted
 from visreg.errors import ConfigError
 from visreg.hooks.checkpoint import Checkpoint
+from visreg.memory import hold
 from visreg.options import options_of
 from visreg.parts import schedule_context
 from visreg.registry import (
@@ -85,6 +86,14 @@ OPTIONS = {
     },
     "transforms": {
         "CenterCrop": {"size": 24},
+        "ColorJitter": {"brightness": 0.4, "hue": 0.1},
+        "CutMix": {"num_classes": 10},
+        "Cutout": {"length": 8},
+        "MixUp": {"num_classes": 10},
+        "RandomErasing": {"value": "random"},
+        "RandomGrayscale": {"p": 0.2},
+        "RandomHorizontalFlip": {},
+        "RandomVerticalFlip": {"p": 0.2},
         "ConvertBoundingBoxFormat": {"format": "XYXY"},
         "FiveCrop": {"size": 24},
         "GaussianBlur": {"kernel_size": 3},
@@ -157,7 +166,7 @@ REFUSED = {
     "optimizers": {"LBFGS": "closure", "Muon": "2D parameters", "SparseAdam": "dense gradients"},
     "schedules": {"LambdaLR": "lr_lambda", "MultiplicativeLR": "lr_lambda"},  # a config holds no functions
     "transforms": {
-        "CutMix": "labels should be", "MixUp": "labels should be",  # of batches
+        "CutMix": "is it in batch_transforms", "MixUp": "is it in batch_transforms",  # of batches
         "FiveCrop": "", "TenCrop": "", "ToPILImage": "",  # their output is no tensor
         "LinearTransformation": "", "RandomIoUCrop": "bounding boxes", "SanitizeBoundingBoxes": "bounding boxes",
         "SanitizeKeyPoints": "keypoints", "UniformTemporalSubsample": "",  # of other things
@@ -644,7 +653,7 @@ def test_own_datasets_give_what_they_say(dataset_spec):
     name = dataset.info.name
     if dataset_spec["type"] != "FirstAvailable":
         assert (dict(dataset.info.sample).keys(), dataset.info.classes) == (blank.keys(), classes)
-    tensors = dataset.tensors()
+    tensors = hold(dataset, [], torch.device("cpu")).tensors
     assert {key: len(tensor) for key, tensor in tensors.items()} == dict.fromkeys(blank, count)
     assert torch.equal(dataset.labels(), tensors["label"])
     assert dataset.stream() is None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from visreg import dist
 from visreg.errors import DataError
+from visreg.random_draws import image_keys
 from visreg.sampler import Sampler, permutation
 
 EPOCH_BITS = 32  # of a draw: above them is how often the sample came before in its epoch
@@ -84,17 +85,24 @@ class Batching:
         """Yield this process's indices of each batch, int64 (n,), on ``device``; n may be 0 in an evaluation."""
         return self._cut(self.order(epoch).to(device, non_blocking=True), start)
 
+    def image_keys(self, epoch: int, start: int = 0, device: torch.device | None = None) -> Iterator[Tensor]:
+        """Yield what the randomness of each sample of those batches comes from, int64 (n,), as `random_draws` does."""
+        order = self.order(epoch).to(device, non_blocking=True)
+        return self._cut(image_keys(self.seed, self._draws(order, epoch), order), start)
+
     def keys(self, epoch: int, start: int = 0) -> Iterator[list[tuple[int, int]]]:
-        """Yield the same as pairs (draw, index), where no two samples of a run have the same pair.
+        """Yield the same batches as pairs (draw, index), where no two samples of a run have the same pair.
 
         So a sample that comes twice in an epoch is augmented twice. The first time ``draw`` is the epoch.
         """
         order = self.order(epoch)
-        draws = torch.full_like(order, epoch)
-        if self.sampler is not None:
-            draws += _times_before(order) << EPOCH_BITS
+        draws = self._draws(order, epoch)
         for pair in zip(self._cut(draws, start), self._cut(order, start), strict=True):
             yield list(zip(*(part.tolist() for part in pair), strict=True))
+
+    def _draws(self, order: Tensor, epoch: int) -> Tensor:
+        draws = torch.full_like(order, epoch)
+        return draws if self.sampler is None else draws + (_times_before(order) << EPOCH_BITS)
 
     def _cut(self, order: Tensor, start: int) -> Iterator[Tensor]:
         """Yield this process's part of each batch."""
@@ -117,5 +125,5 @@ def _times_before(order: Tensor) -> Tensor:
     [0, 0, 1, 2, 1]
     """
     values, places = order.sort(stable=True)
-    times = torch.arange(len(order)) - torch.searchsorted(values, values)
+    times = torch.arange(len(order), device=order.device) - torch.searchsorted(values, values)
     return torch.empty_like(order).scatter_(0, places, times)

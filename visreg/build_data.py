@@ -20,15 +20,16 @@ from visreg.datasets.wrappers import check_same
 from visreg.device import find_device
 from visreg.errors import ConfigError, DataError, Problem, VisregError, first
 from visreg.loader import Loader, SampleLoader, TensorLoader
+from visreg.memory import Held, hold
 from visreg.misfit import renamed
 from visreg.registry import DATASETS, SAMPLERS, TRANSFORMS, Registry, Spec
 from visreg.sampler import Sampler
 from visreg.schema import DataConfig, Schema
 from visreg.stream import StreamLoader
+from visreg.transform import name_of
 
 logger = logging.getLogger("visreg")
 
-GPU_SHARE = 0.25  # of a GPU's free memory: what a dataset held there may take
 NOT_OF_STREAMS = ("sampler", "shuffle", "drop_last", "workers", "on_bad_sample", "in_memory")
 
 
@@ -96,7 +97,7 @@ class DataBuilder:
         return self.dataset(split), self.build_all(TRANSFORMS, section.transforms, (split, "transforms"))
 
     def loader(self, split: str) -> Loader:
-        """Return the loader of a split, from memory if it fits and nothing is done to single samples."""
+        """Return the loader of a split, from memory if it fits and all that is done to samples can be to batches."""
         section: DataConfig = getattr(self.schema, split)
         dataset, transforms = self.samples(split)
         batch_transforms = self.build_all(TRANSFORMS, section.batch_transforms, (split, "batch_transforms"))
@@ -104,12 +105,17 @@ class DataBuilder:
         if stream is not None:
             return self.stream_loader(split, dataset, stream, transforms, batch_transforms)
         batching = self.batching(split, section, dataset)
-        tensors = self._tensors(section, dataset) if section.in_memory is not False and not transforms else None
-        if tensors is not None and self._fits(tensors):
-            held = {name: tensor.to(self.device) for name, tensor in tensors.items()}
-            return TensorLoader(info=dataset.info, tensors=held, batching=batching, batch_transforms=batch_transforms)
-        if section.in_memory is True:
-            raise DataError(f"{split}.in_memory: {dataset.info.name} cannot be held in memory; set in_memory='auto'")
+        held = self._held(split, dataset, transforms)
+        if isinstance(held, Held):
+            return TensorLoader(
+                info=dataset.info,
+                tensors=held.tensors,
+                transforms=held.rest,
+                first=held.first,
+                batching=batching,
+                batch_transforms=batch_transforms,
+                device=self.device,
+            )
         return SampleLoader(
             dataset=dataset,
             transforms=transforms,
@@ -182,21 +188,36 @@ class DataBuilder:
             sampler=sampler,
         )
 
-    def _tensors(self, section: DataConfig, dataset: Dataset) -> Mapping[str, torch.Tensor] | None:
-        """Return all samples at once, or None if they do not fit, or some are to be skipped."""
-        try:
-            return dataset.tensors()
-        except DataError as error:
-            if section.on_bad_sample == "error":
-                raise
-            logger.warning("%s is read sample by sample, and not held in memory: %s", dataset.info.name, error)
-            return None
+    def _held(self, split: str, dataset: Dataset, transforms: Sequence[Transform]) -> Held | None:
+        """Return the dataset of a split in memory, or None; say which, and why.
 
-    def _fits(self, tensors: Mapping[str, torch.Tensor]) -> bool:
-        if self.device.type != "cuda":
-            return True  # it is in this machine's memory already
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return sum(tensor.nbytes for tensor in tensors.values()) <= GPU_SHARE * free
+        Raises:
+            DataError: if it is to be held, and cannot be.
+        """
+        section: DataConfig = getattr(self.schema, split)
+        name = f"{split}: {len(dataset):,} samples of {dataset.info.name}"
+        if section.in_memory is False:
+            found: Held | str = f"as {split}.in_memory says"
+        else:
+            try:
+                found = hold(dataset, transforms, self.device, force=section.in_memory is True)
+            except DataError as error:
+                if section.on_bad_sample == "error":
+                    raise
+                found = f"one cannot be: {error}"
+        if isinstance(found, Held):
+            where = next(iter(found.tensors.values())).device.type
+            told = f"{name} held in memory ({where}, {found.size / 1e6:,.1f} MB)"
+            computed = [name_of(transform) for transform in found.rest]
+            told += f", {' and '.join(computed)} computed for whole batches" * bool(computed)
+        elif section.in_memory is True:
+            reason = f"{dataset.info.name} cannot be held in memory: {found}; set in_memory='auto'"
+            raise DataError(f"{split}.in_memory: {reason}")
+        else:
+            told = f"{name} read one by one: {found}"
+        if dist.is_main():
+            logger.info("%s", told)
+        return found if isinstance(found, Held) else None
 
 
 def _check_same_classes(one: str, info: DataInfo, other: str, other_info: DataInfo) -> None:

@@ -27,11 +27,6 @@ def contradictions(values: Mapping[str, Any]) -> Found:
         yield ("val",), "nothing to measure: there are no metrics"
     for name in ("train", "val", "test"):
         section = values.get(name)
-        if isinstance(section, Mapping) and section.get("in_memory") is True and section.get("transforms"):
-            yield (
-                (name, "in_memory"),
-                f"contradicts {name}.transforms, which are for one sample at a time; use batch_transforms",
-            )
         if isinstance(section, Mapping) and section.get("sampler") is not None:
             yield from _contradictions_of_sampler(name, section)
     schedule = values.get("schedule")

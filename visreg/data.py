@@ -47,6 +47,7 @@ Transform = Callable[[Any], Any]
 
 IGNORE = 255  # in a ``mask``: this pixel is neither learnt nor scored
 OF_CLASSES = ("label", "mask", "labels")  # what holds class indices
+PLACED = frozenset({"mask", "masks", "boxes"})  # what moves with the image
 RAGGED = frozenset({"boxes", "labels", "masks", "crowd", "area"})
 
 
@@ -165,8 +166,13 @@ class Dataset(ABC):
         return None
 
     def tensors(self) -> Mapping[str, Tensor] | None:
-        """Return every sample at once, as one batch, or None where that does not fit in memory."""
+        """Return every sample at once, as one batch, where they are in memory anyway; else None."""
         return None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether a sample is the same whenever it is read, so that it may be kept."""
+        return False
 
 
 def _classes_in(sample: Sample) -> frozenset[int]:

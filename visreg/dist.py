@@ -33,6 +33,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if launched() else 0
 
 
+def local_world_size() -> int:
+    """Return how many processes take part on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if launched() else 1
+
+
 def world_size() -> int:
     """Return how many processes take part."""
     return int(os.environ["WORLD_SIZE"]) if launched() else 1

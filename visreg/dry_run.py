@@ -56,6 +56,7 @@ from visreg.registry import (
 )  # fmt: skip
 from visreg.schema import DataConfig, RunConfig, Schema
 from visreg.task import Task
+from visreg.transform import first_obstacle
 
 Found = Iterator[tuple[ConfigPath, str]]
 UNKNOWN_LENGTH = 1 << 40  # of a run whose data has not been counted
@@ -221,6 +222,9 @@ class _DryRun:
         except _FailedError:
             return None, None
         info: DataInfo = dataset.info
+        reason = first_obstacle([*transforms.values()], info.sample or info.keys) if section.in_memory is True else ""
+        if reason:
+            self.found.append(((name, "in_memory"), f"{reason}; set in_memory='auto'"))
         if len(transforms) < len(section.transforms) or len(batch_transforms) < len(section.batch_transforms):
             return None, info
         samples = [dict(info.sample)] if info.sample else _guesses(info)

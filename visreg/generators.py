@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+GOLDEN, MULTIPLIERS = 0x9E3779B97F4A7C15, (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64
+
 
 def seed_others(number: int) -> None:
     """Seed the generators of Python and numpy, which a plugin may draw from; building a runner seeds torch's."""
@@ -41,9 +43,9 @@ def mix(*parts: int) -> int:
     """Return a 63-bit seed that differs wherever the parts do (splitmix64, Steele et al. 2014)."""
     state = 0
     for part in parts:
-        state = (state ^ part) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ part) + GOLDEN & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 30) * MULTIPLIERS[0] & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * MULTIPLIERS[1] & 0xFFFFFFFFFFFFFFFF
         state ^= state >> 31
     return state >> 1
 

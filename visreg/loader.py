@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from visreg.batching import Batching
 from visreg.data import Batch, DataInfo, Dataset, Transform, to_device
 from visreg.errors import DataError
 from visreg.samples import Samples, place
+from visreg.transform import OF_SAMPLES, RandomTransform, transform_batch
 from visreg.workers import Workers
 
 logger = logging.getLogger("visreg")
@@ -64,6 +66,11 @@ class _Batched:
     batch_transforms: Sequence[Transform] = ()
 
     @property
+    def keyed(self) -> bool:
+        """Whether what is done to batches is drawn for each of their samples."""
+        return any(isinstance(transform, RandomTransform) for transform in self.batch_transforms)
+
+    @property
     def batch_size(self) -> int:
         return self.batching.batch_size
 
@@ -77,19 +84,42 @@ class _Batched:
 
 @define(kw_only=True, eq=False)
 class TensorLoader(_Batched):
-    """Batches by index out of a dataset that is held in memory, on the device; there is no per-sample work at all."""
+    """Batches by index out of a dataset that is held in memory; there is no per-sample work at all.
+
+    Attributes:
+        tensors: the samples as one batch, with the first of the config's transforms applied.
+        transforms: the others, which are computed for whole batches.
+        first: how many the first are.
+        device: where the batches are to be; where the tensors are, if not given.
+    """
 
     waits: ClassVar[bool] = False
     info: DataInfo
     tensors: dict[str, Tensor] = field(repr=False)
+    transforms: Sequence[Transform] = ()
+    first: int = 0
+    device: torch.device | None = None
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        device = next(iter(self.tensors.values())).device
-        for indices in self.batching.batches(epoch, start, device):
+        held = next(iter(self.tensors.values())).device
+        device = self.device or held
+        keys = self._keys(epoch, start, device)
+        for indices in self.batching.batches(epoch, start, held):
+            mine = next(keys)
             if indices.numel():
                 batch: Batch = {name: tensor.index_select(0, indices) for name, tensor in self.tensors.items()}
                 batch["index"] = indices
-                yield _transformed(batch, self.batch_transforms)
+                if held != device:
+                    batch = to_device(batch, device)
+                if self.transforms:
+                    batch = transform_batch(batch, self.transforms, mine, OF_SAMPLES, self.first)
+                yield transform_batch(batch, self.batch_transforms, mine)
+
+    def _keys(self, epoch: int, start: int, device: torch.device) -> Iterator[Tensor | None]:
+        """Yield what each batch's randomness comes from, or None where there is none."""
+        if self.keyed or any(isinstance(transform, RandomTransform) for transform in self.transforms):
+            return self.batching.image_keys(epoch, start, device)
+        return repeat(None)
 
 
 @define(kw_only=True, eq=False)
@@ -123,6 +153,7 @@ class SampleLoader(_Batched):
             seed=self.batching.seed,
             skip=self.on_bad_sample == "skip",
             replace=self.batching.train,
+            keyed=self.keyed,
         )
         self._pool = Workers(
             make=self._samples.batch, count=self.workers, timeout=self.timeout, place=partial(place, self.dataset)
@@ -148,7 +179,9 @@ class SampleLoader(_Batched):
                 bad |= reasons.keys()
                 self._note(reasons)
                 if batch:
-                    yield _transformed(to_device(batch, self.device), self.batch_transforms)
+                    batch = to_device(batch, self.device)
+                    mine = batch.pop("key", None)
+                    yield transform_batch(batch, self.batch_transforms, mine)
         finally:
             if bad:
                 what = "replaced by others" if self.batching.train else "left out of the scores"
@@ -172,9 +205,3 @@ class SampleLoader(_Batched):
                 f"{len(self.bad)} samples of {self.info.name} cannot be read, which is more than max_bad_samples="
                 f"{self.max_bad_samples}; `visreg check CONFIG --data` lists all; the last: {[*self.bad.values()][-1]}"
             )
-
-
-def _transformed(batch: Batch, transforms: Sequence[Transform]) -> Batch:
-    for transform in transforms:
-        batch = transform(batch)
-    return batch

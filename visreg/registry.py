@@ -316,7 +316,7 @@ MODELS: Registry[nn.Module] = Registry("models", adapter="visreg.models.adopted:
 LOSSES: Registry[nn.Module] = Registry("losses")
 TASKS: Registry[Task] = Registry("tasks")
 DATASETS: Registry[Dataset] = Registry("datasets", adapter="visreg.datasets.adopted:adapt")
-TRANSFORMS: Registry[Transform] = Registry("transforms", adapter="visreg.transforms.adopted:adapt")
+TRANSFORMS: Registry[Transform] = Registry("transforms", adapter="visreg.transforms.adapter:adapt")
 SAMPLERS: Registry[Sampler] = Registry("samplers")
 METRICS: Registry[Metric] = Registry("metrics")
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizers")

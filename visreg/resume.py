@@ -50,7 +50,7 @@ BREAKING: Mapping[ConfigPath, str] = {
 }
 HARMLESS: Mapping[ConfigPath, str] = {
     ("train", "workers"): "no sample depends on it",
-    ("train", "in_memory"): "the batches are the same",
+    ("train", "in_memory"): "the batches are the same, but for rounding on a GPU",
     ("train", "timeout"): "no sample depends on it",
     ("train", "dataset", "root"): "where the data is; its name, size and classes are compared",
     ("train", "dataset", "download"): "where the data comes from",

@@ -17,6 +17,7 @@ from visreg.batching import epoch_of
 from visreg.data import Batch, Dataset, Sample, Transform, collate, printable
 from visreg.errors import DataError, ResourceError
 from visreg.generators import mix, seeded
+from visreg.transform import transform_sample
 
 T = TypeVar("T")
 Key = tuple[int, int]  # (draw, index): the sample's place, and what its randomness depends on besides that and the seed
@@ -36,6 +37,7 @@ class Samples:
         skip: go on without a sample that cannot be read; else it is an error.
         replace: put another one in its place, so that the batch keeps its size.
         retry: try again what cannot be read; else take the first answer.
+        keyed: put into each batch its samples' ``key``, which the randomness of ``batch_transforms`` comes from.
     """
 
     dataset: Dataset
@@ -44,6 +46,7 @@ class Samples:
     skip: bool = False
     replace: bool = False
     retry: bool = True
+    keyed: bool = False
 
     def batch(
         self, keys: Sequence[Key], begin: Callable[[int], None] = lambda index: None
@@ -69,7 +72,8 @@ class Samples:
             if index not in bad:
                 begin(index)
                 try:
-                    return [self.sample((draw, index))]
+                    sample = self.sample((draw, index))
+                    return [{**sample, "key": mix(self.seed, draw, index)} if self.keyed else sample]
                 except DataError as error:
                     if not self.skip:
                         raise
@@ -91,15 +95,22 @@ class Samples:
     def _make(self, key: Key) -> Sample:
         draw, index = key
         with seeded(self.seed, draw, index):
-            try:
-                found = self.dataset.at(index, epoch_of(draw))
-            except UNREADABLE as error:
-                raise DataError(f"{type(error).__name__}: {error}{_raised_at(error)}") from error
-            sample = dict(found)
-            for transform in self.transforms:
-                sample = transform(sample)
+            found = read(self.dataset, index, epoch_of(draw))
+            sample = transform_sample(found, self.transforms, mix(self.seed, draw, index))
         sample["index"] = index
         return sample
+
+
+def read(dataset: Dataset, index: int, epoch: int = 0) -> Sample:
+    """Return a sample as the dataset gives it in an epoch.
+
+    Raises:
+        DataError: if it cannot be read, of whatever kind the error is.
+    """
+    try:
+        return dict(dataset.at(index, epoch))
+    except UNREADABLE as error:
+        raise DataError(f"{type(error).__name__}: {error}{_raised_at(error)}") from error
 
 
 def persist(dataset: Dataset, index: int, make: Callable[[], T], retry: bool = True) -> T:

@@ -54,7 +54,8 @@ class DataConfig:
         on_bad_sample: what to do with a sample that cannot be read: ``"error"`` stops; ``"skip"`` takes another one in
             its place, always the same one; an evaluation leaves it out.
         max_bad_samples: how many different samples may be skipped; one more is an error.
-        in_memory: hold the whole dataset on the device and batch it by index; by itself where it can.
+        in_memory: hold the dataset in memory, on the device if it fits there, and compute ``transforms`` for whole
+            batches: the batches are the same, sooner. By itself where it takes up to a quarter of the free memory.
         drop_last: leave out a last batch that is not full.
         shuffle: another order every epoch; by default in training only.
         samples_per_epoch: samples that make an epoch, of a dataset that is a stream and has no length.

@@ -10,7 +10,8 @@ from attrs import define, field
 
 from visreg import dist
 from visreg.data import Batch, DataInfo, Sample, Transform, collate, to_device
-from visreg.generators import seeded
+from visreg.generators import mix, seeded
+from visreg.transform import transform_batch, transform_sample
 
 
 @define(kw_only=True, eq=False)
@@ -50,9 +51,8 @@ class StreamLoader:
             share = taken[dist.rank() : size - size % dist.world_size() if self.train else size : dist.world_size()]
             if share:
                 batch: Batch = to_device(collate(share), self.device)
-                for transform in self.batch_transforms:
-                    batch = transform(batch)
-                yield batch
+                keys = torch.tensor([mix(self.seed, sample["index"]) for sample in share], device=self.device)
+                yield transform_batch(batch, self.batch_transforms, keys)
 
     def _take(self, position: int) -> Sample:
         with seeded(self.seed, position):
@@ -60,7 +60,6 @@ class StreamLoader:
                 self._source = self.start_at(position)
             sample = dict(next(self._source))
             self._position = position + 1
-            for transform in self.transforms:
-                sample = transform(sample)
+            sample = transform_sample(sample, self.transforms, mix(self.seed, position))
         sample["index"] = position
         return sample

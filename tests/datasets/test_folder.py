@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from PIL import Image
 
-from visreg.datasets import folder as module
 from visreg.datasets.folder import ImageFolder
 from visreg.errors import DataError
 
@@ -44,29 +42,24 @@ def test_root_is_looked_for_under_the_data_root(root, monkeypatch):
     assert len(dataset) == 3
 
 
-def test_a_known_size_gives_shape_and_memory(root):
+def test_a_known_size_gives_the_shape(root):
     dataset = ImageFolder(root=str(root / "pets/train"), size=(4, 6))
     assert dataset.info.sample["image"].shape == (3, 4, 6)
-    tensors = dataset.tensors()
-    for index in range(len(dataset)):
-        assert torch.equal(tensors["image"][index], dataset[index]["image"])
-        assert torch.equal(tensors["label"][index], dataset[index]["label"])
-
-
-def test_what_is_too_large_for_memory_is_left_on_disk(root, monkeypatch):
-    monkeypatch.setattr(module, "IN_MEMORY", 3 * 3 * 4 * 6 - 1)
-    assert ImageFolder(root=str(root / "pets/train"), size=(4, 6)).tensors() is None
+    dataset.open()
+    assert dataset[0]["image"].shape == (3, 4, 6)
 
 
 def test_a_wrong_size_is_refused_by_name(root):
     dataset = ImageFolder(root=str(root / "pets/train"), size=4)
+    dataset.open()
     with pytest.raises(DataError, match=r"\.PNG: is 4×6, but size says 4"):
-        dataset.tensors()
+        dataset[0]
 
 
 def test_grey(root):
     dataset = ImageFolder(root=str(root / "pets/train"), size=(4, 6), channels=1)
-    assert dataset.info.sample["image"].shape == dataset.tensors()["image"][0].shape == (1, 4, 6)
+    dataset.open()
+    assert dataset.info.sample["image"].shape == dataset[0]["image"].shape == (1, 4, 6)
 
 
 def test_given_classes_set_the_order_and_are_checked(root):

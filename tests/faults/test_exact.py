@@ -139,12 +139,22 @@ MIX = [
     {"type": "ToDtype", "dtype": "float32", "scale": True},
     {"type": "RandomChoice", "transforms": [{"type": name, "num_classes": 3} for name in ("MixUp", "CutMix")]},
 ]
+AUGMENTED = [
+    {"type": "RandomHorizontalFlip"},
+    {"type": "RandomCrop", "size": 8, "padding": 1},
+    {"type": "RandomErasing"},
+    {"type": "ColorJitter", "brightness": 0.5},
+]
 ADAM = {"type": "AdamW", "lr": 0.01}
 RECIPES = {
     "plain": {},
     "random batch_transforms": {"train": data(batch_transforms=[{"type": "Jitter"}])},
     "MixUp and CutMix": {"train": data(batch_transforms=MIX)},
     "random transforms": stepwise(),
+    "transforms computed for batches": {"train": data(transforms=AUGMENTED, batch_transforms=MIX[1:])},
+    "the same one by one": {
+        "train": data(dataset={"type": "Spots", "memory": False}, transforms=AUGMENTED, batch_transforms=MIX[1:])
+    },
     "accumulate": {"run": {"accumulate": 3}},
     "warm-up": {"schedule": {"type": "Cosine", "warmup_steps": 5}},
     "OneCycleLR": {"schedule": {"type": "OneCycleLR", "max_lr": 0.1}, "optimizer": ADAM},
@@ -311,6 +321,12 @@ def test_seeking_reads_nothing_of_earlier_batches(name, whole, tmp_path):
 def test_held_in_memory_or_read_one_by_one_gives_the_same(whole, tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, "one by one", {"train": data(dataset={"type": "Spots", "memory": False})})
     check("one by one", whole("plain"), tmp_path, [(9, "after_step")])
+
+
+def test_transforms_of_batches_and_of_samples_end_the_same(whole):
+    one, other = whole("transforms computed for batches"), whole("the same one by one")
+    assert_same(other[0]["task"], one[0]["task"])
+    assert other[1:] == one[1:]
 
 
 def test_in_memory_may_change_between_two_lives(whole, tmp_path, monkeypatch):

@@ -217,6 +217,13 @@ class Adopted(Dataset):
             return None
         return labels if int(labels[-1]) == int(self[len(self) - 1].get("label", -1)) else None
 
+    @property
+    def fixed(self) -> bool:
+        """So says the dataset; torchvision's are, unless they have transforms of their own, which may be random."""
+        if not _is_torchvisions(self.factory):
+            return bool(getattr(self.source, "fixed", False))
+        return not any(getattr(self.source, name, None) for name in ("transform", "target_transform", "transforms"))
+
     def tensors(self) -> Mapping[str, Tensor] | None:
         self.open()
         if isinstance(self.source, Dataset):

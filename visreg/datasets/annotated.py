@@ -70,6 +70,10 @@ class AnnotatedImages(Dataset):
         return type(self).__name__
 
     @property
+    def fixed(self) -> bool:
+        return True
+
+    @property
     def given(self) -> Sequence[str] | None:
         """The names of the classes that a config gives, if it does."""
         return getattr(self, "classes", None)

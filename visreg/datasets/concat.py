@@ -93,6 +93,10 @@ class Concat(Dataset):
         labels = [dataset.labels() for dataset in self.datasets]
         return torch.cat([each for each in labels if each is not None]) if all(x is not None for x in labels) else None
 
+    @property
+    def fixed(self) -> bool:
+        return all(dataset.fixed for dataset in self.datasets)
+
     def tensors(self) -> Mapping[str, Tensor] | None:
         self.open()
         parts: list[Mapping[str, Tensor]] = []

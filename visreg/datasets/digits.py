@@ -71,6 +71,10 @@ class Digits(Dataset):
         self.open()
         return self.held["label"]
 
+    @property
+    def fixed(self) -> bool:
+        return True
+
     def tensors(self) -> Mapping[str, Tensor] | None:
         self.open()
         return self.held

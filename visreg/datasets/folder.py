@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ from visreg.data import DataInfo, Dataset, Sample, printable
 from visreg.datasets.files import DamagedError, located
 from visreg.datasets.image import read_image
 from visreg.errors import DataError
-from visreg.samples import persist
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-IN_MEMORY = 1 << 30  # bytes: a dataset of up to this size is decoded once and kept
 
 
 def _is_size(_: object, attribute: Attribute[Any], value: Any) -> None:
@@ -38,8 +35,7 @@ class ImageFolder(Dataset):
     Args:
         root: the folder; where it is not found as it is, it is looked for under the data root.
         split: a folder in it, such as ``"train"``.
-        size: height and width that every image is known to have: shapes can then be checked before anything is read,
-            and the images are kept in memory if they take up to 1 GiB.
+        size: height and width that every image is known to have: shapes can then be checked before anything is read.
         classes: the names of the classes, by index, where they are to be checked before anything is read.
         channels: 3 for colour, 1 for grey; images are converted.
     """
@@ -107,22 +103,9 @@ class ImageFolder(Dataset):
         self.open()
         return torch.tensor([label for _, label in self.files])
 
-    def tensors(self) -> Mapping[str, Tensor] | None:
-        self.open()
-        if self.size is None:
-            return None
-        height, width = _sides(self.size)
-        if len(self) * self.channels * height * width > IN_MEMORY:
-            return None
-        images = torch.empty(len(self), self.channels, height, width, dtype=torch.uint8)
-
-        def decode(index: int) -> None:
-            images[index] = persist(self, index, lambda: self[index])["image"]
-
-        with ThreadPoolExecutor() as pool:
-            for _ in pool.map(decode, range(len(self))):
-                pass
-        return {"image": images, "label": torch.tensor([label for _, label in self.files])}
+    @property
+    def fixed(self) -> bool:
+        return True
 
 
 def _sides(size: int | tuple[int, int]) -> tuple[int, int]:

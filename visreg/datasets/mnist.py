@@ -119,6 +119,10 @@ class MNIST(Dataset):
         self.open()
         return self.held["label"]
 
+    @property
+    def fixed(self) -> bool:
+        return True
+
     def tensors(self) -> Mapping[str, Tensor] | None:
         self.open()
         return self.held

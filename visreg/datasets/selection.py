@@ -14,11 +14,12 @@ from attrs.validators import ge, gt, instance_of, lt
 from torch import Tensor
 
 from visreg.data import DataInfo, Dataset, Sample
-from visreg.datasets.folder import IN_MEMORY
 from visreg.errors import DataError
 from visreg.sampler import permutation
 
 logger = logging.getLogger("visreg")
+
+IN_MEMORY = 1 << 30  # bytes: what is in memory already is repeated there up to this size
 
 Present = Sequence[frozenset[int]]  # the classes in each sample
 
@@ -84,6 +85,10 @@ class Selection(Dataset):
     def labels(self) -> Tensor | None:
         labels = self.dataset.labels() if len(self.places) else None
         return None if labels is None else labels[self.places]
+
+    @property
+    def fixed(self) -> bool:
+        return self.dataset.fixed
 
     def tensors(self) -> Mapping[str, Tensor] | None:
         whole = self.dataset.tensors() if len(self.places) else None

@@ -95,6 +95,10 @@ class ShapeScenes(Dataset):
         image, target = _scene(mix(self.seed, self.train, index), self.image_size, self.max_objects).draw()
         return {"image": image, **target.sample(self.targets)}
 
+    @property
+    def fixed(self) -> bool:
+        return True
+
     def tensors(self) -> Mapping[str, Tensor] | None:
         """Return all scenes at once, drawn at the first call, unless their targets differ in length."""
         if not {"label", "mask"}.issuperset(self.targets):

@@ -80,6 +80,10 @@ class FirstAvailable(Dataset):
         assert self.chosen is not None, "open() has chosen"
         return self.chosen.labels()
 
+    @property
+    def fixed(self) -> bool:
+        return self.chosen is not None and self.chosen.fixed
+
     def tensors(self) -> Mapping[str, Tensor] | None:
         self.open()
         assert self.chosen is not None, "open() has chosen"

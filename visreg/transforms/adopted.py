@@ -7,7 +7,6 @@ others where they were. Outside of its transforms a sample or batch holds plain 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from typing import Any
 
 from attrs import define
@@ -15,20 +14,16 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image, Mask, TVTensor
 
-from visreg.data import IGNORE, Transform
+from visreg.data import IGNORE, PLACED, Transform
 
-PLACED = frozenset({"mask", "masks", "boxes"})  # what moves with the image
 OF_OBJECTS = ("labels", "crowd", "area")  # what has an entry for each box and does not move
+# Those that make of an image always the same, alone or in a batch; those of the second kind leave its size as it is.
+FIXED_SIZES = frozenset({"CenterCrop", "Grayscale", "Pad", "RGB", "Resize"})
+FIXED_PIXELS = frozenset({"ConvertImageDtype", "Identity", "Normalize", "ToDtype", "ToImage", "ToPureTensor"})
 
 
-def adapt(factory: Callable[..., Any]) -> Callable[..., Transform]:
-    """Return what makes a transform of samples: ``factory`` itself, or for torchvision's one that makes a `Moving`."""
-    if isinstance(factory, type) and issubclass(factory, v2.Transform):
-        return partial(_adopt, factory)
-    return factory
-
-
-def _adopt(factory: type[v2.Transform], **arguments: Any) -> Moving:
+def adopt(factory: type[v2.Transform], **arguments: Any) -> Moving:
+    """Return one of torchvision's transforms, made with ``arguments``, for plain samples."""
     if isinstance(arguments.get("fill"), (int, float, list, tuple)):  # a colour, which a mask has none of
         arguments["fill"] = {Mask: 0, "others": arguments["fill"]}
     if "transforms" in arguments:
@@ -54,6 +49,21 @@ class Moving:
 
     inner: v2.Transform
     hidden: Collection[str] = ()
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it makes of a sample always the same."""
+        return type(self.inner).__name__ in FIXED_SIZES | FIXED_PIXELS
+
+    @property
+    def batched(self) -> bool:
+        """Whether it makes of a batch what it makes of each sample."""
+        return self.fixed
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the images may have another shape afterwards."""
+        return type(self.inner).__name__ not in FIXED_PIXELS
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Return ``values`` changed; as part of another transform it gets them typed, and leaves them so.
