@@ -166,6 +166,9 @@ def changed(path, value):
         (changed(["annotations", 2, "id"], 7), "two of the annotations have the same id"),
         (changed(["images", 2, "file_name"], "gone.jpg"), "annotates images that are not in .*val2017: gone.jpg"),
         (changed(["images"], []), "annotation 7 is of image 9"),
+        (changed(["images", 0, "width"], "30"), r"images\[0\]: 'width' must be int or float, found '30'"),
+        (changed(["annotations", 1, "category_id"], [3]), r"annotations\[1\]: 'category_id' must be int or str"),
+        (changed(["annotations", 0, "area"], "50"), r"annotations\[0\]: 'area' must be int or float, found '50'"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(root, values, message):
@@ -178,3 +181,33 @@ def test_an_image_of_another_size_is_named(root):
     Image.new("RGB", (31, 20)).save(root / "val2017" / "000000000009.jpg")
     with pytest.raises(DataError, match=r"9\.jpg: is 20×31, but its annotation says 20×30"):
         dataset(root)[0]
+
+
+def test_a_mask_of_another_size_is_named(root):
+    pytest.importorskip("faster_coco_eval")
+    values = content()
+    values["annotations"][0]["segmentation"] = {"size": [10, 10], "counts": [50, 50]}
+    write(root, values)
+    with pytest.raises(DataError, match=r"9\.jpg: the mask of object 0 is 10×10, the image 20×30"):
+        dataset(root, masks=True)[0]
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_a_photograph_on_its_side_is_taken_as_it_was_annotated(root, upright):
+    pixels = torch.zeros(20, 30, 3, dtype=torch.uint8)
+    pixels[:5] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90° to see it upright
+    Image.fromarray(pixels.numpy()).save(root / "val2017" / "000000000009.jpg", exif=exif, quality=100)
+    values = content()
+    place = next(index for index, image in enumerate(values["images"]) if image["id"] == 9)
+    if upright:
+        values["images"][place] |= {"width": 20, "height": 30}
+        values["annotations"][0]["bbox"] = [1.0, 1.0, 5.0, 5.0]
+        values["annotations"][1]["bbox"] = [1.0, 1.0, 5.0, 5.0]
+    write(root, values)
+    image = dataset(root)[place]["image"]
+    assert image.shape == ((3, 30, 20) if upright else (3, 20, 30))
+    bright = image[:, :, -4:] if upright else image[:, :4]
+    assert bright.float().mean() > 240
+    assert image.float().mean() < 100

@@ -42,6 +42,8 @@ class Annotated:
             DataError: if the image cannot be read, or is of another size than the file says.
         """
         image = read_image(self.image)
+        if self.size is not None and tuple(image.shape[1:]) == self.size[::-1] != self.size:
+            image = read_image(self.image, upright=False)  # the annotations are of the pixels as they are stored
         if self.size is not None and tuple(image.shape[1:]) != self.size:
             found, wanted = "×".join(map(str, image.shape[1:])), "×".join(map(str, self.size))
             raise DamagedError(f"{self.image}: is {found}, but its annotation says {wanted} (height×width)")

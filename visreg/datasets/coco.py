@@ -20,11 +20,13 @@ from visreg.errors import DataError, suggest
 
 logger = logging.getLogger("visreg")
 
-NEEDED = {
-    "images": ("id", "file_name", "height", "width"),
-    "categories": ("id", "name"),
-    "annotations": ("id", "image_id", "category_id", "bbox"),
+ID, NUMBER = (int, str), (int, float)
+NEEDED: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "images": {"id": ID, "file_name": (str,), "height": NUMBER, "width": NUMBER},
+    "categories": {"id": ID, "name": ID},
+    "annotations": {"id": ID, "image_id": ID, "category_id": ID, "bbox": (list,)},
 }
+OPTIONAL = {"area": NUMBER, "iscrowd": (int,)}
 
 
 @define(kw_only=True, eq=False)
@@ -65,7 +67,7 @@ class CocoDetection(AnnotatedImages):
             return
         folder, file = located(self.root), located(self.annotations, file=True)
         content = _content(file)
-        categories = sorted(content["categories"], key=lambda category: category["id"])
+        categories = sorted(content["categories"], key=lambda each: (str(type(each["id"])), each["id"]))
         names = tuple(str(category["name"]) for category in categories)
         if self.classes is not None and tuple(self.classes) != names:
             raise DataError(f"{file}: its categories are {', '.join(names)}; the config says {', '.join(self.classes)}")
@@ -115,6 +117,11 @@ def _content(file: Path) -> dict[str, Any]:
             lost = [key for key in keys if not isinstance(entry, dict) or key not in entry]
             if lost:
                 raise DamagedError(f"{file}: {section}[{number}] has no key {lost[0]!r}")
+            for key, kinds in {**keys, **OPTIONAL}.items():
+                if key in entry and not isinstance(entry[key], kinds):
+                    wanted = " or ".join(kind.__name__ for kind in kinds)
+                    found = f"must be {wanted}, found {entry[key]!r}"
+                    raise DamagedError(f"{file}: {section}[{number}]: {key!r} {found}")
         ids = {entry["id"] for entry in entries}
         if len(ids) < len(entries):
             raise DamagedError(f"{file}: two of the {section} have the same id")
@@ -156,7 +163,7 @@ def _annotated(
         crowd=[bool(each.get("iscrowd")) for each in kept],
         area=[float(each.get("area", each["bbox"][2] * each["bbox"][3])) for each in kept],
         segmentations=[each.get("segmentation") for each in kept],
-        size=(height, width),
+        size=(int(height), int(width)),
     )
 
 
@@ -175,8 +182,12 @@ def _masks(annotated: Annotated, height: int, width: int) -> Tensor:
     for place, segmentation in enumerate(annotated.segmentations):
         try:
             lengths = tools.segmToRle(segmentation, width, height)
-            masks[place] = torch.from_numpy(tools.decode(lengths)).bool()
+            mask = torch.from_numpy(tools.decode(lengths)).bool()
         except Exception as error:  # whatever another library raises on what is no segmentation
             where = f"{annotated.image}: the segmentation of object {place}"
             raise DamagedError(f"{where} cannot be drawn: {type(error).__name__}: {error}") from error
+        if mask.shape != masks.shape[1:]:
+            found = "×".join(map(str, mask.shape))
+            raise DamagedError(f"{annotated.image}: the mask of object {place} is {found}, the image {height}×{width}")
+        masks[place] = mask
     return masks

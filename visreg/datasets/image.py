@@ -30,7 +30,7 @@ SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 Mode = Literal["RGB", "L"]
 
 
-def read_image(path: str | Path, mode: Mode = "RGB") -> Tensor:
+def read_image(path: str | Path, mode: Mode = "RGB", *, upright: bool = True) -> Tensor:
     """Return the image in a file, uint8 (C, H, W), upright as its EXIF orientation says.
 
     Transparency is dropped, palettes are looked up, CMYK is converted without colour profiles, which are ignored too,
@@ -41,12 +41,13 @@ def read_image(path: str | Path, mode: Mode = "RGB") -> Tensor:
     Args:
         path: the file; its content alone says what format it has.
         mode: ``"RGB"`` for three channels, ``"L"`` for one, grey.
+        upright: obey the EXIF orientation; else take the pixels as they are stored.
 
     Raises:
         DataError: if the file cannot be read, is no ordinary file, is no image, is damaged, or has more than
             ``MAX_PIXELS`` pixels, which shows before they are decoded.
     """
-    return _read(path, lambda image: to_tensor(_upright(image), mode))
+    return _read(path, lambda image: to_tensor(_upright(image) if upright else image, mode))
 
 
 def read_mask(path: str | Path) -> Tensor:
