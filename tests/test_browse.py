@@ -177,7 +177,7 @@ def test_what_is_wrong_with_a_sample_and_what_a_transform_raises_is_said(tmp_pat
         def __getitem__(self, index):
             return {"image": torch.zeros(3, 8, 8, dtype=torch.uint8), "label": torch.tensor(index)}
 
-    view = build_view(config([]), "train", lambda size: torch.tensor([0, 1]))
+    view = build_view(config([], in_memory=False), "train", lambda size: torch.tensor([0, 1]))
     object.__setattr__(view, "dataset", Wrong())
     view.each.transforms.append(broken)
     view.each._samples.dataset = Wrong()

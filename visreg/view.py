@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,17 @@ from torch import Tensor
 from visreg.batching import Batching
 from visreg.build_data import DataBuilder
 from visreg.config import Config
-from visreg.data import Batch, DataInfo, Dataset, Sample
+from visreg.data import Batch, DataInfo, Dataset, Sample, Transform
 from visreg.data_check import sample_problems
 from visreg.errors import DataError, ResourceError
 from visreg.findings import of_image
 from visreg.loader import Loader
+from visreg.memory import Held
 from visreg.sampler import Sampler
 from visreg.samples import Samples
 from visreg.schema import DataConfig
+
+logger = logging.getLogger("visreg")
 
 
 @frozen(eq=False)
@@ -149,8 +153,13 @@ class _Viewer(DataBuilder):
             sampler=_Chosen(self.choose(len(dataset))),
         )
 
-    def _tensors(self, section: DataConfig, dataset: Dataset) -> None:
-        """Hold nothing in memory for a few samples; one by one they are the same."""
+    def _held(self, split: str, dataset: Dataset, transforms: Sequence[Transform]) -> Held | None:
+        """Return the data in memory where training would have it there, unless a sample of it cannot be read."""
+        try:
+            return super()._held(split, dataset, transforms)
+        except DataError as error:
+            logger.warning("%s", error)
+            return None
 
 
 def look(view: View, count: int, epochs: int, seed: int) -> Iterator[Shown]:
