@@ -126,19 +126,14 @@ def test_every_name_on_a_floor_exists():
     [
         (["-c", "import visreg"], ("torch", "torchvision", "rich")),
         (["-m", "visreg.cli", "--help"], ("torch", "torchvision", "rich")),
-        (["-m", "visreg.cli", "train", "--help"], ("torch", "torchvision")),
+        (["-m", "visreg.cli", "train", "--help"], ("torch", "torchvision", "visreg.run_lock")),
         (["-m", "visreg.cli", "predict", "--help"], ("torch", "torchvision", "PIL")),
+        (["-m", "visreg.cli", "list"], ("torch", "torchvision", "rich", "socket", "visreg.check")),
+        (["-m", "visreg.cli", "check", str(ROOT.parent / "configs" / "cnn_mnist.py")], ("torchvision", "rich")),
         (["-c", "import visreg; [list(kind) for kind in visreg.registry.KINDS.values()]"], ("torch", "torchvision")),
         (["-c", "import visreg; visreg.OPTIMIZERS.get('SGD')"], ("torchvision",)),
     ],
-    ids=[
-        "import visreg",
-        "visreg --help",
-        "visreg train --help",
-        "visreg predict --help",
-        "listing names",
-        "naming an optimizer",
-    ],
+    ids=["import visreg", "--help", "train --help", "predict --help", "list", "check", "listing names", "an optimizer"],
 )
 def test_nothing_is_imported_before_it_is_needed(what, unwanted):
     done = subprocess.run([sys.executable, "-X", "importtime", *what], capture_output=True, text=True, check=True)

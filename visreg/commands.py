@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from visreg import dist
 from visreg.errors import ConfigError, Problem, ResourceError, VisregError, module_of, out_of_memory
 from visreg.log import give_up_stdout, log_to_file
-from visreg.run_lock import RunLock
 from visreg.signals import Signals
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ def _prepared(options: argparse.Namespace, held: ExitStack) -> Runner:
     from visreg import generators
     from visreg.build import build_runner
     from visreg.config import dump
+    from visreg.run_lock import RunLock
 
     config = _load(options)
     try:

@@ -6,7 +6,6 @@ import enum
 import inspect
 import os
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +15,9 @@ from attrs import NOTHING, frozen
 
 from visreg import adopted
 from visreg.annotations import UNKNOWN, describe
-from visreg.check import offered
 from visreg.errors import PluginError, RegistryError, suggest
 from visreg.options import Option, options_of
 from visreg.registry import KINDS, Component, Registry
-from visreg.schema import SLOTS
 
 RANKS = ("own", "file", "plugin", "adopted")
 # How a config names a component of each kind.
@@ -130,7 +127,7 @@ def _rows(registry: Registry[Any]) -> Iterator[_Row]:
         except Exception as error:  # of whatever kind: the others are still to be shown
             yield _Row(name, origin, "", trouble or f"broken: {type(error).__name__}: {error}")
             continue
-        ours = offered(registry, factory)
+        ours = _offered(registry, factory)
         options = ", ".join(_short(option, option.name in ours) for option in _settable(registry, factory))
         yield _Row(name, origin, f"({options})", f"{trouble}. " * (trouble is not None) + _summary(factory))
 
@@ -159,7 +156,7 @@ def _description(registry: Registry[Any], component: Component, factory: Callabl
     yield f"\n{inspect.cleandoc(_doc(factory))}" if _doc(factory) else ""
     options = _settable(registry, factory)
     yield _bold("\nOptions:" if options else "\nNo options.")
-    ours = offered(registry, factory)
+    ours = _offered(registry, factory)
     for option in options:
         kind = "" if option.annotation in (UNKNOWN, Any) else f": {describe(option.annotation)}"
         yield f"    {option.name}{kind}{_rest(option, option.name in ours)}"
@@ -181,8 +178,16 @@ def _rest(option: Option, ours: bool) -> str:
 
 def _settable(registry: Registry[Any], factory: Callable[..., Any]) -> Sequence[Option]:
     """Return the options that a config may set."""
+    from visreg.schema import SLOTS  # here, as below: names alone take none of it
+
     given = frozenset().union(*(slot.given for slot in SLOTS.values() if slot.registry is registry))
     return [option for option in options_of(factory).values() if option.name not in given]
+
+
+def _offered(registry: Registry[Any], factory: Callable[..., Any]) -> set[str]:
+    from visreg.check import offered
+
+    return offered(registry, factory)
 
 
 def _short(option: Option, ours: bool) -> str:
@@ -221,6 +226,8 @@ def _summary(factory: Callable[..., Any]) -> str:
 def _wrapped(text: str, first: str, other: str) -> str:
     if not _on_terminal():
         return first + text
+    import shutil  # which imports every way to compress
+
     width = shutil.get_terminal_size().columns
     return textwrap.fill(
         text, width, initial_indent=first, subsequent_indent=other, break_long_words=False, break_on_hyphens=False

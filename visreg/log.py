@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,17 @@ class _LogFile(logging.FileHandler):
     handleError = _Stdout.handleError  # noqa: N815  logging's name
 
 
+class _Early(logging.Handler):
+    """Keeps what is logged until there is a file; Python's own, a MemoryHandler, takes importing its socket library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 def log_to_stdout() -> None:
     """Print what is logged, and keep it until `log_to_file` says where it goes besides."""
     logger.setLevel(logging.INFO if dist.is_main() else logging.ERROR)
@@ -52,17 +62,17 @@ def log_to_stdout() -> None:
     printed = ("visreg.console", "visreg.error")  # by themselves
     stdout.addFilter(lambda record: record.name not in printed and sys.stdout is not None)
     logger.addHandler(stdout)
-    logger.addHandler(MemoryHandler(1000, flushLevel=logging.CRITICAL + 1))  # until there is a file
+    logger.addHandler(_Early())
 
 
 def log_to_file(path: Path) -> None:
     """Write what is logged to ``path``, and first what has been logged so far."""
     file = _LogFile(path, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for early in [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]:
-        early.setTarget(file)
-        early.flush()
+    for early in [handler for handler in logger.handlers if isinstance(handler, _Early)]:
         logger.removeHandler(early)
+        for record in early.records:
+            file.handle(record)
     logger.addHandler(file)
 
 

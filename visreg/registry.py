@@ -13,7 +13,6 @@ Names are looked up in that order, the middle two being of one rank. Two owners 
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -253,6 +252,8 @@ def load_file(path: Path) -> None:
     """
     path = path.resolve()
     # The same in every process, so that what another one pickles can be found here.
+    import hashlib  # takes longer than all else here
+
     name = f"{FILE_PREFIX}{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
     if name in sys.modules and sys.modules[name].__dict__.get("__visreg_stamp__") == stamp:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,7 +58,7 @@ def whole_file(path: Path, mode: int = 0o666) -> Iterator[Output]:
     Raises:
         OSError: if it cannot be written; what was at ``path`` is still there, and nothing else is left.
     """
-    temporary = path.with_name(f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
+    temporary = path.with_name(f"{PREFIX}{os.urandom(8).hex()}{SUFFIX}")
     descriptor = os.open(temporary, FLAGS, mode)
     try:
         with contextlib.suppress(OSError):  # some network disks have no locks
@@ -104,11 +102,13 @@ def link_whole(source: Path, path: Path, mode: int = 0o666) -> None:
     Raises:
         OSError: if neither can be done; what was at ``path`` is still there.
     """
-    temporary = path.with_name(f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
+    temporary = path.with_name(f"{PREFIX}{os.urandom(8).hex()}{SUFFIX}")
     try:
         os.link(source, temporary, follow_symlinks=False)
     except OSError:
         with source.open("rb") as file, whole_file(path, mode) as copy:
+            import shutil  # which imports every way to compress
+
             shutil.copyfileobj(file, copy, 1 << 20)
         return
     try:
