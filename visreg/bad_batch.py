@@ -30,16 +30,21 @@ def bad_batch_explained(runner: Runner) -> Iterator[None]:
 def explanation(message: str, batch: Batch) -> str:
     """Return what is wrong with ``batch`` if PyTorch said ``message`` of it, or nothing."""
     if target := re.search(r"Target (-?\d+) is out of bounds", message):
-        label, index = batch.get("label"), batch.get("index")
-        if isinstance(label, Tensor) and isinstance(index, Tensor) and label.shape == index.shape:
-            places = index[label == int(target[1])].tolist()
-            which = f"sample {places[0]} has" if places else "a sample has"
-            return (
-                f"{which} the label {target[1]}, and the model has no output for it; "
-                "correct the label or num_classes; `visreg check CONFIG --data` finds all such labels"
-            )
+        return (
+            f"{_which(batch, int(target[1]))}, and the model has no output for it; "
+            "correct the label or num_classes; `visreg check CONFIG --data` finds all such labels"
+        )
     if message.startswith("Expected more than 1 value per channel when training"):
         if batch_length(batch) == 1:
             return "batch norm cannot train on a batch of one sample; set train.drop_last=True or another batch_size"
         return "batch norm cannot train on one sample at a time; lower run.accumulate"
     return ""
+
+
+def _which(batch: Batch, value: int) -> str:
+    """Return which sample of a batch has a label, or another class of the whole image, of ``value``."""
+    index, found = batch.get("index"), []
+    for key, label in batch.items():
+        if isinstance(index, Tensor) and isinstance(label, Tensor) and label.shape == index.shape and key != "index":
+            found += [f"sample {place} has the {key} {value}" for place in index[label == value].tolist()[:1]]
+    return " or ".join(found) or f"a sample has the label {value}"

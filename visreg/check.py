@@ -25,7 +25,7 @@ from visreg.errors import (
     nearest,
     suggest,
 )  # fmt: skip
-from visreg.options import options_of, problems
+from visreg.options import open_ended, options_of, problems
 from visreg.registry import Registry, kind_of, load_file
 from visreg.schema import NESTED, SECTIONS, SLOTS, Schema, Slot
 
@@ -244,15 +244,23 @@ def _argument_problems(
         wrong.add(name)
         untyped = [*_untyped(arguments[name], (*path, name))] if message.startswith("expected") else []
         yield from untyped or [((*path, name), message)]
-    if slot.registry.kind == "tasks" and values.get("loss") is None and "loss" not in meant(values):
-        option = options_of(factory).get("loss")
-        if option is not None and option.required:
-            yield ("loss",), f"missing; the task {factory.__name__} needs one"
+    if "loss" in slot.given:
+        yield from _loss_problems(factory, values)
     for name, value in arguments.items():
         if name in wrong and not isinstance(value, (list, tuple)):
             continue
         annotation = known[name].annotation if name in known else Any
-        yield from _nested_problems(kind_of(annotation, registry), value, (*path, name))
+        yield from _nested_problems(kind_of(annotation, registry, name), value, (*path, name))
+
+
+def _loss_problems(task: Any, values: Mapping[str, Any]) -> Found:
+    """Yield it if a config has no loss and its task needs one, or the other way round."""
+    option = options_of(task).get("loss")
+    if values.get("loss") is not None and option is None and not open_ended(task):
+        nested = ", but its tasks do; move it there" if "tasks" in options_of(task) else "; remove it"
+        yield ("loss",), f"of no use, since {task.__name__} takes none{nested}"
+    elif values.get("loss") is None and "loss" not in meant(values) and option is not None and option.required:
+        yield ("loss",), f"missing; the task {task.__name__} needs one"
 
 
 def offered(registry: Registry[Any], factory: Any) -> set[str]:
@@ -281,6 +289,8 @@ def _untyped(value: Any, path: ConfigPath) -> Found:
     if isinstance(value, Mapping) and "type" not in value:
         words = [key for key, item in value.items() if isinstance(key, str) and isinstance(item, str)]
         yield from (((*path, key), "no such option; did you mean 'type'?") for key in nearest("type", words))
+        for key, item in value.items():
+            yield from _untyped(item, (*path, key))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from _untyped(item, (*path, index))

@@ -15,6 +15,8 @@ labels    int64 (M,)          list of N (M,)         class index of each box
 masks     bool (M, H, W)      list of N (M, H, W)    one mask for each box
 crowd     bool (M,)           list of N (M,)         the box is of many objects: not learnt, never a miss
 area      float32 (M,)        list of N (M,)         pixels of each object, where its mask or box does not tell
+(another) int64 ()            int64 (N,)             a further class index of the whole image, such as ``parity``, by a
+                                                     name that the dataset gives it in `DataInfo.others`
 index     int                 int64 (N,)             the sample's place in its dataset; added by the loader
 scores    (predictions only)  float32 (N, C)         probability of each class of the whole image; where a ``mask`` is
                                                      predicted, of each pixel: (N, C, H, W)
@@ -22,7 +24,8 @@ scores    (predictions only)  float32 (N, C)         probability of each class o
     @property
 
 Predicted ``boxes``, ``labels`` and ``masks`` are as in a batch, K found in each image, and ``scores`` is then a list
-of N float32 (K,), the best first: how sure each of them is. `visreg.objects` checks what belongs to objects.
+of N float32 (K,), the best first: how sure each of them is. `visreg.objects` checks what belongs to objects. Of a model
+with several heads the predictions are a dict of them by the name of the head, each as above.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ class DataInfo:
         name: what scores on it are called, such as ``"MNIST"``.
         classes: the name of each class, by index; empty if unknown.
         others: by key of a sample, the names of its classes where those are not ``classes``: a mask of a dataset of
-            boxes has a background.
+            boxes has a background. A dataset that gives further classes of an image names them here.
         sample: a blank sample of the right shapes and dtypes; empty if unknown.
         keys: what a sample holds, where it is known but the shapes are not.
     """
@@ -77,7 +80,7 @@ class DataInfo:
 
     def classes_of(self, key: str) -> tuple[str, ...]:
         """Return the name of each class of ``key`` in a sample, such as ``"mask"``; empty if unknown."""
-        return self.others.get(key, self.classes)
+        return self.others.get(key, self.classes if key in OF_CLASSES else ())
 
     @property
     def class_names(self) -> dict[str, tuple[str, ...]]:
@@ -111,7 +114,8 @@ def blank_sample(keys: Collection[str], height: int, width: int, channels: int =
         "crowd": torch.zeros(1, dtype=torch.bool),
         "area": torch.tensor([float(height * width)]),
     }
-    return {key: value for key, value in whole.items() if key in keys}
+    further = {key: torch.zeros((), dtype=torch.int64) for key in keys if key not in whole}
+    return {key: value for key, value in whole.items() if key in keys} | further
 
 
 class Dataset(ABC):

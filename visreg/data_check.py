@@ -62,10 +62,11 @@ def sample_problems(sample: Sample, info: DataInfo, num_classes: int = 0) -> lis
         num_classes: how many classes there are, where ``info`` does not know.
     """
     found = [*_unlike(sample, info.sample)]
-    for key, check in RULES.items():
+    further = {key: _labels for key in info.others if key not in RULES}
+    for key, check in {**RULES, **further}.items():
         if key in sample:
             value = sample[key]
-            ndim, dtypes = SHAPES[key]
+            ndim, dtypes = SHAPES.get(key, SHAPES["label"])
             if not isinstance(value, Tensor) or value.ndim != ndim or value.dtype not in dtypes:
                 found.append(
                     f"{key}: expected {' or '.join(map(str, dtypes))} of {ndim} dimensions, got {_kind(value)}"

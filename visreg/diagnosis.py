@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from visreg.config import ConfigPath
 from visreg.errors import ConfigError, VisregError
-from visreg.registry import Spec
+from visreg.options import options_of
+from visreg.registry import Registry, Spec, kind_of
 
-LOOK_BACK = 6  # operations between a log-softmax and a loss
+LOOK_BACK = 6  # operations between a log-softmax and what a loss is given
 
 
 def shape_of(values: Any) -> str:
@@ -102,12 +103,81 @@ def hint(module: nn.Module, shape: Any) -> str:
 def own_paths(error: Exception, within: ConfigPath = ()) -> list[tuple[ConfigPath, str]]:
     """Return (path, message) of an exception that says itself where in the config the mistake is."""
     problems = error.problems if isinstance(error, ConfigError) else ()
-    return [((*within, *problem.path.split(".")), problem.message) for problem in problems if problem.path]
+    return [((*within, *_steps(problem.path)), problem.message) for problem in problems if problem.path]
 
 
-def has_log(losses: Iterable[Tensor]) -> bool:
-    """Return whether one of the last operations that led to the losses took a logarithm."""
-    nodes: list[Any] = [loss.grad_fn for loss in losses]
+def _steps(path: str) -> Iterator[str | int]:
+    """Yield the steps of a path such as ``heads.digit.0``."""
+    return (int(step) if step.isdigit() else step for step in path.split("."))
+
+
+def place_of(module: str, sections: Mapping[str, Spec | None]) -> tuple[ConfigPath, Spec]:
+    """Return the path and the spec of the innermost spec that made a module of the task, given its name in there."""
+    steps = module.split(".") if module.split(".")[0] in ("model", "loss") else ["task", *module.split(".")]
+    value: Any = sections
+    path: ConfigPath = (steps[0],)
+    spec = sections.get(steps[0]) or {}
+    for end, step in enumerate(steps, start=1):
+        value = value.get(step) if isinstance(value, Mapping) else None
+        if isinstance(value, Mapping) and "type" in value:
+            path, spec = tuple(steps[:end]), value
+    return path, spec
+
+
+def failing_part(
+    registry: Registry[Any], spec: Spec, make: Callable[[Registry[Any], Spec], Any]
+) -> tuple[ConfigPath, Registry[Any], Spec]:
+    """Return the path, kind and spec of the innermost part of a spec that cannot be made; of the spec itself if none.
+
+    Args:
+        registry: of which the spec is.
+        spec: one that cannot be made.
+        make: makes a part, or raises.
+    """
+    known = options_of(registry.get(spec["type"]))
+    for option, value in spec.items():
+        kind = kind_of(known[option].annotation if option in known else Any, registry, option)
+        for path, part in _specs_in(value, (option,)):
+            try:
+                make(kind, part)
+            except Exception:  # whatever a constructor raises, the config named it
+                inside, inner_kind, inner = failing_part(kind, part, make)
+                return (*path, *inside), inner_kind, inner
+    return (), registry, spec
+
+
+def _specs_in(value: Any, path: ConfigPath) -> Iterator[tuple[ConfigPath, Spec]]:
+    """Yield the outermost specs in an option, each with its path."""
+    if isinstance(value, Mapping) and isinstance(value.get("type"), str):
+        yield path, value
+    elif isinstance(value, Mapping | list | tuple):
+        for step, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _specs_in(item, (*path, step))
+
+
+@contextmanager
+def given_logits(task: nn.Module) -> Iterator[list[str]]:
+    """Collect the names of those NLLLosses of a task that are given something whose gradient passed no logarithm."""
+    found: list[str] = []
+
+    def look(name: str, inputs: Any) -> None:
+        if isinstance(inputs[0], Tensor) and inputs[0].grad_fn is not None and not _has_log(inputs[0]):
+            found.append(name)
+
+    losses = [(name, module) for name, module in task.named_modules() if type(module) is nn.NLLLoss]
+    handles = [
+        module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs)) for name, module in losses
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _has_log(value: Tensor) -> bool:
+    """Return whether one of the last operations that led to ``value`` took a logarithm."""
+    nodes: list[Any] = [value.grad_fn]
     for _ in range(LOOK_BACK):
         if any("Log" in node.name() for node in nodes):
             return True

@@ -25,13 +25,15 @@ from visreg.diagnosis import (
     advice,
     call_of,
     check_image,
+    failing_part,
     full_name,
-    has_log,
+    given_logits,
     hint,
     innermost,
     kept,
     message_of,
     own_paths,
+    place_of,
     shape_of,
 )
 from visreg.errors import ConfigError, suggest
@@ -105,10 +107,11 @@ class _DryRun:
             if registry is TASKS and (own := own_paths(error)):
                 self.found += own
                 raise _FailedError from error
+            inside, kind, part = failing_part(registry, spec, lambda kind, part: self._make(kind, part, context))
             name, _, message = message_of(error).partition(": ")
-            blamed = (name,) if name in spec else self._blame(registry, spec, context)
+            blamed = (name,) if name in part else self._blame(kind, part, context)
             message = message if blamed == (name,) else message_of(error)
-            self.found.append(((*path, *blamed), f"{message}, from {call_of(spec)}"))
+            self.found.append(((*path, *inside, *blamed), f"{message}, from {call_of(part)}"))
             raise _FailedError from error
 
     def _make(self, registry: Registry[Any], spec: Spec, context: Mapping[str, Any]) -> Any:
@@ -305,7 +308,7 @@ class _DryRun:
         """Return whether the losses, or a prediction, of a split can be had; note why not."""
         on_device = _to(batch, self.device)
         task.train(name == "train")
-        with innermost(task) as stack, warnings.catch_warnings(record=True) as caught:
+        with innermost(task) as stack, given_logits(task) as unlogged, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 losses = task(on_device) if name == "train" else {}
@@ -324,28 +327,34 @@ class _DryRun:
         ]
         if losses and self._are_scalars(losses) and optimizer is not None:
             self._step(losses, optimizer)
-        if losses and (self.schema.loss or {}).get("type") == "NLLLoss" and not has_log(losses.values()):
-            self.found.append((("loss", "type"), "NLLLoss takes log-probabilities, not logits; use CrossEntropyLoss"))
+        for loss in unlogged:
+            path, _ = place_of(loss, self._sections())
+            self.found.append(((*path, "type"), "NLLLoss takes log-probabilities, not logits; use CrossEntropyLoss"))
         return True
+
+    def _sections(self) -> dict[str, Spec | None]:
+        """Return the specs that the modules of the task come from."""
+        return {"task": self.schema.task, "model": self.schema.model, "loss": self.schema.loss}
 
     def _failure(
         self, stack: Sequence[tuple[str, nn.Module, Any]], name: str, batch: Batch, error: Exception
     ) -> tuple[ConfigPath, str]:
         """Return which part of the task an exception blames, by the innermost module that was at work."""
-        if not stack or not stack[-1][0].startswith("model"):
-            part = "loss" if stack and stack[-1][0].startswith("loss") else "task"
-            return (part,), f"cannot be computed: {message_of(error)}"
-        where, module, shape = stack[-1]
+        where, module, shape = stack[-1] if stack else ("", None, None)
+        path, spec = place_of(where, self._sections())
+        if module is None or path[0] != "model":
+            return path, f"cannot be computed: {message_of(error)}"
         where = where.removeprefix("model").removeprefix(".")
         leaf = f"{where!r}, {module}, given {shape}" if not list(module.children()) else f"{where or 'forward'!r}"
         reason = f"in {leaf}: {message_of(error)}{hint(module, shape)}"
-        sample, spec = tuple(batch["image"].shape)[1:], self.schema.model
+        sample = tuple(batch["image"].shape)[1:]
         for option, sizes in (("in_channels", sample[:1]), ("image_size", sample[1:])):
-            if isinstance(spec.get(option), int) and {spec[option]} != {*sizes}:
-                return ("model", option), f"is {spec[option]}, but the images of {name} are {sample}: {reason}"
+            if isinstance(spec.get(option), int) and {spec[option]} != {*sizes} and "heads" not in path:
+                return (*path, option), f"is {spec[option]}, but the images of {name} are {sample}: {reason}"
         if sample[0] == 1 and "its in_channels" in reason and "in_channels" not in options_of(MODELS.get(spec["type"])):
             reason = f"{reason.rpartition(';')[0]}; add dict(type='RGB') to {name}.transforms"
-        return ("model",), f"cannot take the images {sample} of {name}: {reason}"
+        taken = "features" if "heads" in path else "images"
+        return path, f"cannot take the {taken} {shape if taken == 'features' else sample} of {name}: {reason}"
 
     def _are_scalars(self, losses: Mapping[str, Any]) -> bool:
         before = len(self.found)
@@ -374,11 +383,8 @@ class _DryRun:
             self._reraise_if_unable(error)
             self.found += own_paths(error) or [(("task",), f"cannot predict: {message_of(error)}")]
             return
-        predictions = {
-            key: torch.zeros_like(value, device="cpu") if isinstance(value, Tensor) else value
-            for key, value in predictions.items()
-        }
-        for key in ("label", "mask"):
+        predictions = _blank(predictions)
+        for key in ("label", "mask", *(info.others if info is not None else ())):
             if info is not None and info.classes_of(key) and isinstance(batch.get(key), Tensor):
                 batch = {**batch, key: torch.full_like(batch[key], len(info.classes_of(key)) - 1)}
         for index, metric in metrics.items():
@@ -412,13 +418,25 @@ def dry_run_problems(schema: Schema, broken: Collection[ConfigPath] = ()) -> lis
     return attempt.found
 
 
-def _without_weights(spec: Spec) -> Spec:
-    """Return a spec that loads no pretrained weights, which would be a download."""
-    component = MODELS.find(spec["type"])
+def _without_weights(spec: Any) -> Any:
+    """Return a spec that loads no pretrained weights, which would be a download, nor one nested in it."""
+    if isinstance(spec, list | tuple):
+        return type(spec)(map(_without_weights, spec))
+    if not isinstance(spec, Mapping):
+        return spec
+    spec = {key: _without_weights(value) for key, value in spec.items()}
+    component = MODELS.find(spec["type"]) if isinstance(spec.get("type"), str) else None
     if component is None or component.owner not in ("torchvision", "visreg"):
         return spec
     known = options_of(component.load())
     return {**spec, **{name: None for name in ("weights", "weights_backbone") if name in known}}
+
+
+def _blank(predictions: Any) -> Any:
+    """Return predictions, of a head or of several, as zeros on the CPU."""
+    if isinstance(predictions, Mapping):
+        return {key: _blank(value) for key, value in predictions.items()}
+    return torch.zeros_like(predictions, device="cpu") if isinstance(predictions, Tensor) else predictions
 
 
 def _guesses(info: DataInfo) -> list[Sample]:

@@ -17,6 +17,7 @@ from visreg.build import build_evaluator
 from visreg.checkpoint import given, run_folder
 from visreg.config import Config, apply_overrides, config_from, loads_json
 from visreg.errors import ResourceError
+from visreg.metric import Columns
 from visreg.misfit import TO_USE, check_classes, check_form
 from visreg.whole_file import write_whole
 
@@ -33,7 +34,7 @@ class PerClass:
     """
 
     classes: tuple[str, ...]
-    columns: dict[str, list[float]]
+    columns: Columns
 
     def class_name(self, index: int) -> str:
         """Return what to call a class: its name if it has one, else its number."""
@@ -89,8 +90,9 @@ def evaluate_checkpoint(
     runner.load_task(state)
     runner.load_hooks(state)
     scores = runner.evaluate()
-    per_class = [PerClass(info.classes_of(metric.key), metric.per_class()) for metric in runner.metrics]
-    return Result(path, state["step"], info.name, split, scores, tuple(each for each in per_class if each.columns))
+    tables = (table for metric in runner.metrics for table in metric.tables())
+    per_class = tuple(PerClass(info.classes_of(key), columns) for key, columns in tables if columns)
+    return Result(path, state["step"], info.name, split, scores, per_class)
 
 
 def print_scores(result: Result) -> None:

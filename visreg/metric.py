@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from visreg.data import Batch, Predictions
+
+Columns = dict[str, list[float]]  # of one value for each class, by name
 
 
 class Metric(ABC):
@@ -36,9 +38,13 @@ class Metric(ABC):
         Every process must call it, since their counts are added up here.
         """
 
-    def per_class(self) -> dict[str, list[float]]:
+    def per_class(self) -> Columns:
         """Return columns of one value for each class, by the column's name, as of the last `compute`.
 
         Empty where the metric has no such thing.
         """
         return {}
+
+    def tables(self) -> Iterable[tuple[str, Columns]]:
+        """Return what `per_class` does, with ``key``; several such tables where a metric is made of others."""
+        return [(self.key, self.per_class())]

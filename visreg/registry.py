@@ -205,7 +205,7 @@ class Registry(Generic[T]):
         for key, value in spec.items():
             if key != "type":
                 annotation = known[key].annotation if key in known else Any
-                arguments[key] = fit(self._build_nested(value, annotation, context), annotation)
+                arguments[key] = fit(_build_nested(kind_of(annotation, self, key), value, context), annotation)
         try:
             made = self._adapt(factory)(**{key: context[key] for key in context if key in known} | arguments)
         except Exception as error:
@@ -215,15 +215,6 @@ class Registry(Generic[T]):
             raise
         return made  # type: ignore[no-any-return]
 
-    def _build_nested(self, value: Any, annotation: Any, context: Mapping[str, object]) -> Any:
-        if isinstance(value, Mapping):
-            if "type" in value:
-                return kind_of(annotation, self).build(value, None, **context)
-            return {key: self._build_nested(item, annotation, context) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return type(value)(self._build_nested(item, annotation, context) for item in value)
-        return value
-
     def _adapt(self, factory: Callable[..., Any]) -> Callable[..., Any]:
         if not self._adapter:
             return factory
@@ -232,8 +223,20 @@ class Registry(Generic[T]):
         return adapted
 
 
-def kind_of(annotation: Any, parent: Registry[Any]) -> Registry[Any]:
-    """Return the registry of a nested spec: the one its parameter's annotation names, else its parent's."""
+def _build_nested(registry: Registry[Any], value: Any, context: Mapping[str, object]) -> Any:
+    if isinstance(value, Mapping):
+        if "type" in value:
+            return registry.build(value, None, **context)
+        return {key: _build_nested(registry, item, context) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_build_nested(registry, item, context) for item in value)
+    return value
+
+
+def kind_of(annotation: Any, parent: Registry[Any], option: str) -> Registry[Any]:
+    """Return the registry of a spec nested in an option: what its name or annotation says, else its parent's."""
+    if option == "loss":  # of a task in a task; a loss is a module like any other, and so is a model
+        return LOSSES
     text = str(annotation)
     return next((registry for word, registry in KIND_OF_CLASS.items() if word in text), parent)
 

@@ -252,4 +252,6 @@ SLOTS: Mapping[str, Slot] = {
 }
 
 # What visreg adds to a spec inside another one of the same kind.
-NESTED: Mapping[str, Slot] = {"schedules": evolve(SLOTS["schedule"], keys=None)}
+NESTED: Mapping[str, Slot] = {
+    "schedules": evolve(SLOTS["schedule"], keys=None), "tasks": Slot(registry=TASKS, given=frozenset({"model"})),
+}  # fmt: skip

@@ -14,6 +14,7 @@ DATASETS.own(
         "voc": "VOCDetection",
         "penn_fudan": "PennFudan",
         "yolo": "YOLOFolder",
+        "superclass": "Superclass",
         "wrappers": "FirstAvailable",
         "concat": "Concat",
         "selection": "ClassBalanced Repeat",

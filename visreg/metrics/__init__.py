@@ -8,6 +8,7 @@ METRICS.own(
         "accuracy": "Accuracy TopKAccuracy",
         "average_precision": "MeanAveragePrecision VOCAveragePrecision",
         "confusion": "ConfusionMatrix F1 MeanClassAccuracy Precision Recall",
+        "heads": "PerHead",
         "overlap": "Dice MeanIoU PixelAccuracy",
     },
 )

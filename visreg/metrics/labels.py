@@ -64,9 +64,9 @@ def tensor(metric: object, where: str, values: Mapping[str, Any], key: str) -> T
     value = values.get(key)
     if isinstance(value, Tensor):
         return value
-    problem = (
-        f"no {key!r}{suggest(key, values)}" if value is None else f"a {type(value).__name__} as {key!r}, no tensor"
-    )
+    heads = [name for name, found in values.items() if isinstance(found, Mapping)]
+    near = f", but the heads {', '.join(heads)}; use PerHead" if heads else suggest(key, values)
+    problem = f"no {key!r}{near}" if value is None else f"a {type(value).__name__} as {key!r}, no tensor"
     raise DataError(f"{type(metric).__name__}: found in the {where} {problem}")
 
 

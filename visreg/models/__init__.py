@@ -8,9 +8,11 @@ MODELS.own(
     {
         "convnet": "ConvNet TwoConv LeNet DropoutConvNet PaddedConvNet",
         "deeplab": "DeepLabV3Plus",
+        "features": "Features",
         "mlp": "MLP",
+        "multi_head": "LinearHead MultiHead",
         "rcnn": "FasterRCNN MaskRCNN",
-        "unet": "UNet",
+        "unet": "UNet UNetEncoder UNetHead",
         "yolo": "YOLO",
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from visreg.models.features import Features, resized
 from visreg.models.images import check_positive
+from visreg.models.multi_head import Head
 
 
 class UNet(nn.Module):
@@ -44,42 +46,84 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, num_classes=num_classes, width=width, depth=depth)
-        self.backbone = None
+        self.encoder: UNetEncoder | Features
         if backbone is None:
-            channels = [width * 2**level for level in range(depth + 1)]
-            self.down = nn.ModuleList(map(_double, [in_channels, *channels[:-1]], channels))
-            self.pool = nn.MaxPool2d(2, ceil_mode=True)
+            self.encoder = UNetEncoder(in_channels, width, depth)
         else:
             strides = [2**level for level in range(1, depth + 1)]
-            self.backbone = Features(backbone, strides, in_channels, weights_backbone)
-            channels = list(self.backbone.channels)
-        widths = [width * 2**level for level in range(len(channels) - 1)] + channels[-1:]
+            self.encoder = Features(backbone, strides, in_channels, weights_backbone)
+        self.decoder = UNetHead(num_classes, width)
+        self.decoder.connect(self.encoder.channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (N, num_classes, H, W) for float images (N, in_channels, H, W)."""
+        logits: Tensor = self.decoder(self.encoder(image))
+        return logits if logits.shape[-2:] == image.shape[-2:] else resized(logits, image)
+
+
+class UNetEncoder(nn.Module):
+    """A U-Net's way down: the feature maps of each level, the first of the image's size.
+
+    Args:
+        in_channels: channels of the image, 1 for grey and 3 for colour.
+        width: channels of the first level; of the next twice as many, and so on.
+        depth: how often the image is halved.
+
+    Attributes:
+        channels: of each level.
+
+    Raises:
+        ValueError: if an option is below 1.
+    """
+
+    def __init__(self, in_channels: int = 3, width: int = 64, depth: int = 4) -> None:
+        super().__init__()
+        check_positive(in_channels=in_channels, width=width, depth=depth)
+        self.channels = tuple(width * 2**level for level in range(depth + 1))
+        self.down = nn.ModuleList(map(_double, [in_channels, *self.channels[:-1]], self.channels))
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return feature maps (N, channels, H / 2**level, W / 2**level) for float images (N, in_channels, H, W)."""
+        levels = [self.down[0](image)]
+        for down in self.down[1:]:
+            levels.append(down(self.pool(levels[-1])))
+        return levels
+
+
+class UNetHead(Head):
+    """A U-Net's way up: from the last of several feature maps, joined with each of the others, to logits.
+
+    Args:
+        num_classes: channels of the output.
+        width: channels of the first level; of the next twice as many, and so on.
+
+    Raises:
+        ValueError: if an option is below 1.
+    """
+
+    def __init__(self, num_classes: int, width: int = 64) -> None:
+        super().__init__()
+        check_positive(num_classes=num_classes, width=width)
+        self.num_classes, self.width = num_classes, width
+
+    def connect(self, channels: Sequence[int]) -> None:
+        widths = [self.width * 2**level for level in range(len(channels) - 1)] + list(channels[-1:])
         pairs = list(pairwise(widths))[::-1]  # of the level above and the one below
         self.shrink = nn.ModuleList(nn.Conv2d(below, above, kernel_size=1) for above, below in pairs)
         self.up = nn.ModuleList(
             _double(across + above, above) for across, (above, _) in zip(channels[-2::-1], pairs, strict=True)
         )
-        self.head = nn.Conv2d(widths[0], num_classes, kernel_size=1)
+        self.last = nn.Conv2d(widths[0], self.num_classes, kernel_size=1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return logits (N, num_classes, H, W) for float images (N, in_channels, H, W)."""
-        levels = self._levels(image)
-        features = levels.pop()
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return logits (N, num_classes, h, w), of the size of the first of ``features``, each (N, channels, h, w)."""
+        *levels, found = features
         for shrink, up in zip(self.shrink, self.up, strict=True):
             across = levels.pop()
-            features = up(torch.cat([across, resized(shrink(features), across)], dim=1))
-        logits: Tensor = self.head(features)
-        return logits if self.backbone is None else resized(logits, image)
-
-    def _levels(self, image: Tensor) -> list[Tensor]:
-        """Return what is found on the way down, the largest first."""
-        if self.backbone is not None:
-            found: list[Tensor] = self.backbone(image)
-            return found
-        levels = [self.down[0](image)]
-        for down in self.down[1:]:
-            levels.append(down(self.pool(levels[-1])))
-        return levels
+            found = up(torch.cat([across, resized(shrink(found), across)], dim=1))
+        logits: Tensor = self.last(found)
+        return logits
 
 
 def _double(in_channels: int, channels: int) -> nn.Sequential:

@@ -4,5 +4,10 @@ from visreg.registry import TASKS
 
 TASKS.own(
     __name__,
-    {"classification": "Classification", "detection": "Detection", "segmentation": "SemanticSegmentation"},
+    {
+        "classification": "Classification",
+        "detection": "Detection",
+        "multi_task": "MultiTask",
+        "segmentation": "SemanticSegmentation",
+    },
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from visreg.data import Batch, DataInfo, Predictions
-from visreg.errors import ConfigError, Problem
+from visreg.errors import ConfigError, Problem, suggest
 from visreg.tasks.images import ImageTask
 from visreg.tasks.outputs import instead
 
@@ -18,9 +18,9 @@ AUXILIARY_WEIGHTS = {"aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3}
 
 
 class Classification(ImageTask):
-    """Predicts ``label``, the class of the whole image, from logits (N, C).
+    """Predicts the class of the whole image, ``label`` or another key, from logits (N, C).
 
-    In training ``label`` may be probabilities (N, C), as MixUp and CutMix make them.
+    In training it may be probabilities (N, C), as MixUp and CutMix make them.
 
     The model gets float32 images of range 0..1, normalised by ``mean`` and ``std``, which are kept with its weights.
 
@@ -29,6 +29,8 @@ class Classification(ImageTask):
         loss: logits and labels to a scalar, such as ``CrossEntropyLoss``.
         mean: of the pixels, on the scale 0..1: one for each channel, or one for all; 0 where not given.
         std: their standard deviation, likewise; 1 where not given.
+        target: which key of a sample is the class, of which the prediction has the name: ``"label"``, or one of those
+            that a dataset has beside it.
 
     Raises:
         ValueError: if ``mean`` or ``std`` cannot be those of pixels 0..1, or the two differ in length.
@@ -40,12 +42,14 @@ class Classification(ImageTask):
         loss: nn.Module,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        target: str = "label",
     ) -> None:
         super().__init__(model, mean, std)
         self.loss = loss
+        self.target = target
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        output, label = self.model(self.preprocess(batch["image"])), batch["label"]
+        output, label = self.model(self.preprocess(batch["image"])), self._labels(batch)
         scores = _logits(output, len(label))
         if label.ndim == 2 and label.shape[1] != scores.shape[1]:
             found = f"labels are mixed of {label.shape[1]} classes, and the model has {scores.shape[1]} outputs"
@@ -60,19 +64,31 @@ class Classification(ImageTask):
 
     def predict(self, batch: Batch) -> Predictions:
         scores = self._scores(batch).softmax(dim=1)
-        return {"label": scores.argmax(dim=1), "scores": scores}
+        return {self.target: scores.argmax(dim=1), "scores": scores}
 
     def _scores(self, batch: Batch) -> Tensor:
         return _logits(self.model(self.preprocess(batch["image"])), len(batch["image"]))
 
     def mismatch(self, batch: Batch, info: DataInfo) -> str | None:
         outputs = self._scores(batch).shape[1]
-        if info.classes and outputs != len(info.classes):
-            return f"the model has {outputs} outputs for the {len(info.classes)} classes"
-        label = batch["label"]
+        if (classes := info.classes_of(self.target)) and outputs != len(classes):
+            return f"the model has {outputs} outputs for the {len(classes)} classes"
+        label = self._labels(batch)
         if not label.is_floating_point() and not label.is_meta and int(label.max()) >= outputs:
             return f"the model has {outputs} outputs, and there is a label {int(label.max())}"
         return None
+
+    def _labels(self, batch: Batch) -> Tensor:
+        """Return the true classes, int64 (N,), or their probabilities (N, C) where images were mixed.
+
+        Raises:
+            ConfigError: if the samples have none.
+        """
+        label = batch.get(self.target)
+        if not isinstance(label, Tensor):
+            message = f"the samples have no {self.target!r}, the class of the image"
+            raise ConfigError([Problem("task.target", f"{message}{suggest(self.target, batch)}")])
+        return label
 
 
 def _logits(output: object, count: int) -> Tensor:

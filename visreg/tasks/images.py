@@ -21,6 +21,9 @@ class ImageTask(Task):
         mean: of the pixels, on the scale 0..1: one for each channel, or one for all; 0 where not given.
         std: their standard deviation, likewise; 1 where not given.
 
+    Attributes:
+        normalises: whether ``mean`` or ``std`` was given.
+
     Raises:
         ValueError: if ``mean`` or ``std`` cannot be those of pixels 0..1, or the two differ in length.
     """
@@ -33,6 +36,7 @@ class ImageTask(Task):
     ) -> None:
         super().__init__()
         self.model = model
+        self.normalises = mean is not None or std is not None
         if mean is not None and not all(0 <= value <= 1 for value in mean):
             raise ValueError(f"mean: must be on the scale 0..1, got {list(mean)}; divide by 255")
         mean, std = _of_each_channel("mean", mean, 0.0), _of_each_channel("std", std, 1.0)
