@@ -52,6 +52,13 @@ OPTIONS = {
         **{name: {} for name in ("ConvNet", "DropoutConvNet", "LeNet", "MLP", "PaddedConvNet", "TwoConv")},
         "DeepLabV3Plus": {"in_channels": 1, "num_classes": 8, "backbone": "resnet18", "channels": 8},
         "UNet": {"in_channels": 1, "num_classes": 8, "width": 4, "depth": 2},
+        "Features": {"backbone": "resnet18", "strides": [4, 8], "in_channels": 1},
+        "LinearHead": {"num_classes": 7},
+        "MultiHead": {
+            "backbone": {"type": "MLP"}, "heads": {name: {"type": "LinearHead", "num_classes": 10} for name in "ab"},
+        },
+        "UNetEncoder": {"in_channels": 1, "width": 4, "depth": 2},
+        "UNetHead": {"num_classes": 8, "width": 4},
         "FasterRCNN": {"num_classes": 7, **SMALL_RCNN},
         "MaskRCNN": {"num_classes": 7, "mask_channels": 8, **SMALL_RCNN},
         "YOLO": {"in_channels": 1, "num_classes": 7, "strides": [2, 4]},
@@ -59,6 +66,10 @@ OPTIONS = {
     "tasks": {
         "Classification": {"mean": [0.1], "std": [0.3]}, "SemanticSegmentation": {"mean": [0.5], "aux_weight": 0.4},
         "Detection": {"mean": [0.5], "max_overlap": 0.6},
+        "MultiTask": {
+            "mean": [0.5], "weights": {"b": 0.5},
+            "tasks": {name: {"type": "Classification", "loss": {"type": "CrossEntropyLoss"}} for name in "ab"},
+        },
     },
     "losses": {
         "DiceLoss": {"smooth": 2.0}, "FocalLoss": {"gamma": 1.0}, "LovaszSoftmaxLoss": {},
@@ -71,6 +82,7 @@ OPTIONS = {
         "FirstAvailable": {"datasets": [{"type": "MNIST", "root": "nowhere", "download": False}, {"type": "Digits"}]},
         "ImageFolder": {"root": "pictures", "size": 32, "classes": list("abcdefghij")},
         "MNIST": {"train": False, "download": False},
+        "Superclass": {"dataset": {"type": "Digits"}, "classes": {"low": list("01234"), "high": list("56789")}},
         "ShapeScenes": {"size": 60, "targets": ["label", "mask"]},
         "CocoDetection": {"root": "images", "annotations": "boxes.json", "classes": ["a", "b"]},
         "PennFudan": {"suffix": "_ids"},
@@ -128,6 +140,7 @@ OPTIONS = {
         "Accuracy": {}, "ConfusionMatrix": {}, "Dice": {"average": "micro"}, "F1": {"average": "weighted"},
         "MeanClassAccuracy": {}, "MeanIoU": {}, "PixelAccuracy": {}, "Precision": {}, "Recall": {"average": "micro"},
         "TopKAccuracy": {"k": 2}, "MeanAveragePrecision": {"max_objects": 10}, "VOCAveragePrecision": {"points": "11"},
+        "PerHead": {"heads": {"a": [{"type": "F1"}], "b": [{"type": "Accuracy"}, {"type": "Dice", "key": "mask"}]}},
     },
     "optimizers": {},
     "schedules": {
@@ -179,6 +192,7 @@ PROBLEMS = {
     "Classification": ({"type": "Digits", "train": False}, "MLP", "CrossEntropyLoss"),
     "SemanticSegmentation": ({"type": "ShapeScenes", "targets": ["mask"]}, "UNet", "CrossEntropyLoss"),
     "Detection": ({"type": "ShapeScenes", "targets": ["boxes"]}, "YOLO", "YOLOLoss"),
+    "MultiTask": ({"type": "Digits", "train": False}, "MultiHead", "CrossEntropyLoss"),
 }
 
 
@@ -301,6 +315,7 @@ def test_adopted_models_of_other_tasks_are_built_without_weights(name):
 
 
 SEGMENTERS = ("DeepLabV3Plus", "UNet")
+PARTS = ("Features", "LinearHead", "UNetEncoder", "UNetHead")  # of models, which tests/models look at
 TWO_STAGES = ("FasterRCNN", "MaskRCNN")  # which the exporter does not take: how much they do depends on what they find
 DETECTORS = (*TWO_STAGES, "YOLO")
 MIXED = ("CopyPaste", "Mosaic")  # datasets whose samples are drawn anew each time
@@ -314,7 +329,7 @@ def answer(model, images):
     return model(images)
 
 
-@pytest.fixture(params=[name for name in own(MODELS) if name not in DETECTORS])
+@pytest.fixture(params=[name for name in own(MODELS) if name not in (*DETECTORS, *PARTS)])
 def model_name(request):
     return request.param
 
@@ -325,7 +340,7 @@ def made(name, **options):
     return MODELS.build({**spec("models", name), **{k: v for k, v in options.items() if k != "image_size" or sized}})
 
 
-@pytest.mark.parametrize("model_name", [name for name in own(MODELS) if name not in DETECTORS])
+@pytest.mark.parametrize("model_name", [name for name in own(MODELS) if name not in (*DETECTORS, *PARTS, "MultiHead")])
 @pytest.mark.parametrize("side", [28, 32])
 def test_own_models_train(model_name, side):
     model = made(model_name, image_size=side, num_classes=7)
@@ -383,7 +398,7 @@ def test_own_models_keep_all_in_their_state_dict(model_name):
     torch.testing.assert_close(answer(one, images), answer(other, images), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("model_name", [name for name in own(MODELS) if name not in TWO_STAGES])
+@pytest.mark.parametrize("model_name", [name for name in own(MODELS) if name not in (*TWO_STAGES, *PARTS)])
 def test_own_models_are_exported(model_name):
     model, images = made(model_name).eval(), torch.rand(3, 1, 28, 28)
     batch = torch.export.Dim("batch", min=1, max=64)
@@ -554,7 +569,13 @@ def detections(seed, count=9):
 
 def guesses(name, seed, count=9):
     """Return made up predictions and truth of the kind that a metric is for."""
-    return detections(seed, count) if "AveragePrecision" in name else predictions(seed, count)
+    found, truth = detections(seed, count) if "AveragePrecision" in name else predictions(seed, count)
+    return ({"a": found, "b": found} if name == "PerHead" else found), truth
+
+
+def cut(values, place):
+    """Return some samples of predictions or of a batch."""
+    return {key: cut(value, place) if isinstance(value, dict) else value[place] for key, value in values.items()}
 
 
 def scores_of(metric, *batches):
@@ -583,11 +604,8 @@ def test_metrics_do_not_depend_on_how_samples_are_batched(name):
     metric = METRICS.build(spec("metrics", name))
     (one, target), rest = guesses(name, 0), guesses(name, 1, 4)
     together = scores_of(metric, (one, target), rest), metric.per_class()
-    for cut in (1, 5, 8):
-        parts = [
-            tuple({key: value[place] for key, value in values.items()} for values in (one, target))
-            for place in (slice(cut), slice(cut, None))
-        ]
+    for end in (1, 5, 8):
+        parts = [tuple(cut(values, place) for values in (one, target)) for place in (slice(end), slice(end, None))]
         assert (scores_of(metric, rest, *reversed(parts)), metric.per_class()) == together
 
 
@@ -750,9 +768,11 @@ def test_every_task_is_built_on_a_model_and_a_loss(name):
     dataset = DATASETS.build(data)
     dataset.open()
     batch = collate([dataset[0], dataset[1]])
-    channels = {"in_channels": batch["image"].shape[1]}
+    channels = {"in_channels": batch["image"].shape[1]} if "in_channels" in options_of(MODELS.get(model)) else {}
     parts = {"model": made(model, **channels), "loss": LOSSES.build(spec("losses", loss))}
     task = TASKS.build(spec("tasks", name), **parts)
     assert all(loss.shape == () for loss in task(batch).values())
-    assert all(len(value) == 2 for value in task.predict(batch).values())
+    found = task.predict(batch)
+    for head in found.values() if name == "MultiTask" else [found]:
+        assert all(len(value) == 2 for value in head.values())
     assert task.mismatch(batch, dataset.info) is None

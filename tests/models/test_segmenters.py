@@ -22,18 +22,18 @@ def test_unet_gives_logits_of_the_images_size(size):
 @pytest.mark.parametrize("size", [(64, 64), (70, 45)])
 def test_unet_takes_a_classifier_for_its_way_down(size):
     model = UNet(in_channels=1, num_classes=5, width=8, depth=5, backbone="resnet18").eval()
-    assert [tuple(level.shape[1:2]) for level in model._levels(torch.zeros(1, 1, 64, 64))] == [
+    assert [tuple(level.shape[1:2]) for level in model.encoder(torch.zeros(1, 1, 64, 64))] == [
         (64,), (64,), (128,), (256,), (512,)
     ]  # fmt: skip
-    assert [up[0].out_channels for up in model.up] == [64, 32, 16, 8]
+    assert [up[0].out_channels for up in model.decoder.up] == [64, 32, 16, 8]
     assert model(torch.zeros(2, 1, *size)).shape == (2, 5, *size)
 
 
 def test_unet_is_the_papers_by_default():
     with torch.device("meta"):
         model = UNet()
-    assert [down[0].out_channels for down in model.down] == [64, 128, 256, 512, 1024]
-    assert model.head.out_channels == 21
+    assert [down[0].out_channels for down in model.encoder.down] == [64, 128, 256, 512, 1024]
+    assert model.decoder.last.out_channels == 21
 
 
 def test_unet_hands_edges_across():

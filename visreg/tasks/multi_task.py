@@ -96,7 +96,8 @@ class MultiTask(ImageTask):
         """
         image = self.preprocess(batch["image"])
         outputs = self._outputs(image)
-        seen, answers = {**batch, "image": image}, dict[str, T]()
+        seen = {**batch, "image": image}
+        answers: dict[str, T] = {}
         for name, task in self.tasks.items():
             model: Any = task.model
             model.output = outputs[name]
