@@ -1,6 +1,8 @@
-"""TODO.
+"""Two heads of different kinds on a U-Net's encoder: the class of the largest shape, and the class of each pixel.
 
-python tools/train.py configs/multi_task_shapes.py
+    python tools/train.py configs/multi_task_shapes.py
+
+How much the loss of each counts is learnt (Kendall et al. 2018).
 """
 
 task = dict(

@@ -238,6 +238,7 @@ def test_nested_spec_is_looked_up_where_its_annotation_says():
     assert kind_of(torch.optim.Optimizer, MODELS) is OPTIMIZERS
     assert kind_of(list[torch.optim.lr_scheduler.LRScheduler], MODELS) is SCHEDULES
     assert kind_of(nn.Module, MODELS) is MODELS
+    assert kind_of(nn.Module, TASKS, "loss") is LOSSES  # of a task in a task
 
 
 # Names

@@ -233,7 +233,7 @@ def _build_nested(registry: Registry[Any], value: Any, context: Mapping[str, obj
     return value
 
 
-def kind_of(annotation: Any, parent: Registry[Any], option: str) -> Registry[Any]:
+def kind_of(annotation: Any, parent: Registry[Any], option: str = "") -> Registry[Any]:
     """Return the registry of a spec nested in an option: what its name or annotation says, else its parent's."""
     if option == "loss":  # of a task in a task; a loss is a module like any other, and so is a model
         return LOSSES

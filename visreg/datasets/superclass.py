@@ -59,6 +59,12 @@ class Superclass(Dataset):
     def __getitem__(self, index: int) -> Sample:
         return self._with(self.dataset[index])
 
+    def at(self, index: int, epoch: int) -> Sample:
+        return self._with(self.dataset.at(index, epoch))
+
+    def classes_in(self, index: int) -> frozenset[int]:
+        return self.dataset.classes_in(index)
+
     def where(self, index: int) -> str:
         return self.dataset.where(index)
 

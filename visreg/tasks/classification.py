@@ -87,7 +87,8 @@ class Classification(ImageTask):
         label = batch.get(self.target)
         if not isinstance(label, Tensor):
             message = f"the samples have no {self.target!r}, the class of the image"
-            raise ConfigError([Problem("task.target", f"{message}{suggest(self.target, batch)}")])
+            place = "task" if self.target == "label" else "task.target"
+            raise ConfigError([Problem(place, f"{message}{suggest(self.target, batch)}")])
         return label
 
 
