@@ -237,7 +237,7 @@ def test_finds_every_misspelt_key_and_name_of_the_shipped_configs(path):
     tried = suggested = 0
     for where, key in keys_of(values):
         if where[-1:] in (("classes",), ("heads",), ("tasks",)):
-            continue  # names that the config makes up; those that do not agree are looked for in test_dry_run_multi_task
+            continue  # names that the config makes up; test_dry_run_multi_task has those that do not agree
         name = at(values, where)[key] if key == "type" else None
         for word in filter(None, (key, name)):
             for misspelt in {*misspellings(word)} - {word, ""}:
