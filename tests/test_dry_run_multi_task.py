@@ -118,6 +118,12 @@ def test_the_config_is_right():
         ("train.dataset.classes", {"all": list("012345678")}, "train.dataset.classes", "'9' is in none of all"),
         ("train.dataset.key", "label", "train.dataset.key", "must match regex"),
         ("train.dataset.dataset.trian", True, "train.dataset.dataset.trian", "did you mean 'train'?"),
+        (
+            "train.batch_transforms",
+            [{"type": "MixUp", "num_classes": 10}],
+            "train.batch_transforms[0]",
+            "by their one label each, and it cannot mix parity",
+        ),
         ("train.dataset", {"type": "MNIST"}, "task.tasks.parity.target", "the samples have no 'parity'"),
     ],
 )

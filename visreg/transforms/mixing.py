@@ -10,7 +10,7 @@ from attrs.validators import ge, gt, instance_of, optional
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from visreg.data import PLACED, Batch
+from visreg.data import Batch
 from visreg.random_draws import Draws
 from visreg.transform import Drawn, RandomTransform
 from visreg.transforms.erasing import within
@@ -44,7 +44,8 @@ class _Mix(RandomTransform):
         Raises:
             ValueError: if there is no label, or something beside it that cannot be mixed.
         """
-        label, unmixed = batch.get("label"), sorted(PLACED.intersection(batch))
+        label = batch.get("label")
+        unmixed = sorted(key for key in batch if key not in ("image", "label", "index"))
         if not isinstance(label, Tensor) or label.ndim > 2 or unmixed:
             what = f"it cannot mix {', '.join(unmixed)}" if unmixed else "there is none"
             reason = f"mixes the samples of a batch by their one label each, and {what}"
