@@ -133,7 +133,7 @@ def test_shipped_configs_are_right(path):
         ("metrics", ..., "val", "no metrics"),
         ("metrics.1", {"type": "Accuracy"}, "metrics[1]", "second score 'accuracy'"),
         ("val", ..., "metrics", "neither val nor test"),
-        ("param_groups", {"lr_scale": {"model.heads": 0.1}}, "param_groups", "did you mean 'model.head'"),
+        ("param_groups", {"lr_scale": {"model.heads": 0.1}}, "param_groups", "did you mean 'head'"),
         ("train.in_memory", 1, "train.in_memory", "'auto'"),
         ("hooks", [{"type": "EMA"}, {"type": "EMA"}], "hooks[1]", "a second EMA, beside hooks[0]"),
         ("schedule.monitor", "f1", "schedule.monitor", "only ReduceLROnPlateau waits for a score"),

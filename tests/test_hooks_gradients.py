@@ -7,8 +7,8 @@ from torch import nn
 
 from visreg.errors import ConfigError
 from visreg.hooks.clip_grad import ClipGrad
-from visreg.hooks.patterns import matches
 from visreg.hooks.regularization import L1, L2
+from visreg.patterns import matches
 
 
 def gradients(*hooks, task=None):

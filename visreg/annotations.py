@@ -96,7 +96,7 @@ def _is_plain(annotation: Any) -> bool:
 def _is_mapping(annotation: Any) -> bool:
     return any(
         isinstance(kind := typing.get_origin(choice) or choice, type) and issubclass(kind, collections.abc.Mapping)
-        for choice in _choices(annotation)
+        for choice in choices(annotation)
     )
 
 
@@ -110,10 +110,10 @@ def fit(value: Any, annotation: Any) -> Any:
     """Return ``value`` as the parameter wants it: a list as the tuple or tensor, text as the enum member or dtype."""
     if not isinstance(value, (str, list, tuple)):
         return value
-    for choice in _choices(annotation):
+    for choice in choices(annotation):
         if isinstance(value, str) and isinstance(choice, type) and issubclass(choice, enum.Enum):
             return _enum_member(choice, value) or value
-        if isinstance(value, str) and choice is Path and str not in _choices(annotation):
+        if isinstance(value, str) and choice is Path and str not in choices(annotation):
             return Path(value)
         if isinstance(value, str) and getattr(choice, "__name__", "") == "dtype":
             return _dtype(value) or value
@@ -126,7 +126,8 @@ def fit(value: Any, annotation: Any) -> Any:
     return value
 
 
-def _choices(annotation: Any) -> tuple[Any, ...]:
+def choices(annotation: Any) -> tuple[Any, ...]:
+    """Return the members of a union; of anything else, itself."""
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if union else (annotation,)
 

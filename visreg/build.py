@@ -35,21 +35,30 @@ from visreg.registry import (
 from visreg.runner import Runner
 from visreg.schedule import Schedule
 from visreg.task import Task
+from visreg.weights import tell
 
 logger = logging.getLogger("visreg")
 
 FUSED = ("Adam", "AdamW", "SGD")  # PyTorch's optimizers that have a fused step on every GPU
 
 
-def build_runner(config: Config | Mapping[str, Any], plugin_files: Collection[Path] = ()) -> Runner:
+def build_runner(
+    config: Config | Mapping[str, Any], plugin_files: Collection[Path] = (), *, weights: bool = True
+) -> Runner:
     """Build everything that training by ``config`` takes.
+
+    Args:
+        config: what to build.
+        plugin_files: files that register components.
+        weights: whether to read the weights that models begin from; not where those of a checkpoint are to follow.
 
     Raises:
         ConfigError: if the config has mistakes; nothing has been built by then.
+        CheckpointError: if weights that a model begins from are damaged.
         DataError: if the data is missing, damaged or empty.
-        ResourceError: if there is no such device, or the work directory cannot be written.
+        ResourceError: if there is no such device, the work directory cannot be written, or weights cannot be had.
     """
-    builder = _Builder(config, plugin_files)
+    builder = _Builder(config, plugin_files, weights)
     train_loader = builder.loader("train")
     val_loader = builder.loader("val") if builder.schema.val else None
     work_dir = builder.work_dir()
@@ -128,6 +137,8 @@ class _Builder(DataBuilder):
         if self.schema.loss is not None:
             parts["loss"] = self.build(LOSSES, self.schema.loss, ("loss",))
         task: Task = self.build(TASKS, self.schema.task, ("task",), **parts)
+        for report in self.weights.reports:
+            tell(report, task, loader.info.classes)
         task = task.to(self.device)
         if loader is not None:
             self._try(task, loader)

@@ -27,6 +27,7 @@ from visreg.sampler import Sampler
 from visreg.schema import DataConfig, Schema
 from visreg.stream import StreamLoader
 from visreg.transform import name_of
+from visreg.weights import InitialWeights
 
 logger = logging.getLogger("visreg")
 
@@ -36,10 +37,13 @@ NOT_OF_STREAMS = ("sampler", "shuffle", "drop_last", "workers", "on_bad_sample",
 class DataBuilder:
     """Builds the data of one config, each failure with the place in the config that it comes from."""
 
-    def __init__(self, config: Config | Mapping[str, Any], plugin_files: Collection[Path]) -> None:
+    def __init__(
+        self, config: Config | Mapping[str, Any], plugin_files: Collection[Path], weights: bool = False
+    ) -> None:
         self.config: Config = config if isinstance(config, Config) else config_from(config)
         torch.use_deterministic_algorithms(False)  # an earlier run of this process may have asked for them
-        self.schema: Schema = check_config(self.config, plugin_files=plugin_files)
+        self.schema: Schema = check_config(self.config, plugin_files=plugin_files, weights=weights)
+        self.weights = InitialWeights("read" if weights else "leave")
         self.run = self.schema.run
         self.device = find_device(self.run.device)
         dist.join(self.device)
@@ -54,7 +58,7 @@ class DataBuilder:
         """Return what ``spec`` describes; a bad argument that only shows now is a mistake in the config like any."""
         location = self.config.where(path)
         try:
-            return registry.build(spec, location, **context)
+            return registry.build(spec, location, initial_weights=self.weights, **context)
         except (ValueError, TypeError, RuntimeError, OSError) as error:
             if isinstance(error, VisregError):
                 raise

@@ -27,13 +27,15 @@ from visreg.errors import (
 )  # fmt: skip
 from visreg.options import open_ended, options_of, problems
 from visreg.registry import Registry, kind_of, load_file
-from visreg.schema import NESTED, SECTIONS, SLOTS, Schema, Slot
+from visreg.schema import NESTED, SECTIONS, SLOTS, ModelKeys, Schema, Slot
 
 Found = Iterator[tuple[ConfigPath, str]]
 MOST = 1000  # mistakes that are looked for; a config with more is something else
 
 
-def check_config(config: Config, *, dry_run: bool = True, plugin_files: Collection[Path] = ()) -> Schema:
+def check_config(
+    config: Config, *, dry_run: bool = True, plugin_files: Collection[Path] = (), weights: bool = True
+) -> Schema:
     """Return the checked config with its defaults filled in.
 
     First names, options, types and values are looked at, without importing torch unless a component needs it. Then
@@ -44,6 +46,7 @@ def check_config(config: Config, *, dry_run: bool = True, plugin_files: Collecti
         config: what to check.
         dry_run: whether to take the second step.
         plugin_files: files to run beside those that a ``.py`` config itself lists.
+        weights: whether the files of weights that models begin from must be there, and be of such models.
 
     Raises:
         ConfigError: listing every mistake found; of exit code 8 if a plugin is to blame.
@@ -57,7 +60,7 @@ def check_config(config: Config, *, dry_run: bool = True, plugin_files: Collecti
 
         broken = {path for path, _ in static} | {(name,) for name in meant(config.values)}
         schema = Schema.of(config.values, without=broken)
-        found += [_problem(config, path, message) for path, message in dry_run_problems(schema, broken)]
+        found += [_problem(config, path, message) for path, message in dry_run_problems(schema, broken, weights)]
     if found:
         raise ConfigError(sorted(dict.fromkeys(found), key=_reading_order))
     return Schema.of(config.values)
@@ -221,12 +224,21 @@ def _spec_problems(
     except RegistryError as error:
         yield (*path, "type"), str(error)
         return
-    keys = attrs.fields_dict(slot.keys) if slot.keys else {}
-    if slot.keys:
+    keys = _keys(slot, factory)
+    if slot.keys and keys:
         extra = {name: value for name, value in spec.items() if name in keys}
         yield from (((*path, name), message) for name, message in problems(slot.keys, extra))
     arguments = {name: value for name, value in spec.items() if name != "type" and name not in keys}
     yield from _argument_problems(registry, factory, arguments, path, slot, keys, values or {})
+
+
+def _keys(slot: Slot, factory: Any) -> Collection[str]:
+    """Return the names of the keys in a spec that are not the component's own."""
+    if slot.registry.kind == "models":
+        from visreg.models.adopted import takes_weights  # here, since it imports torch, as the factory's module has
+
+        return attrs.fields_dict(ModelKeys) if takes_weights(factory) else {}
+    return attrs.fields_dict(slot.keys) if slot.keys else {}
 
 
 def _argument_problems(

@@ -126,7 +126,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
     """
     path = Path(path)
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             size = _verified_size(path, file)
             inspect(file, size)
             state = torch.load(file, map_location=device, weights_only=True)
@@ -148,7 +148,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
     return state
 
 
-def _opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> IO[bytes]:
     """Open a file, and nothing that can block or has no end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ def _prepared(options: argparse.Namespace, held: ExitStack) -> Runner:
 
     config = _load(options)
     try:
-        runner = build_runner(config, options.plugin)
+        runner = build_runner(config, options.plugin, weights=not _goes_on(options, config))
     except VisregError as error:
         if not dist.agree_to_begin(error):
             raise SystemExit(error.exit_code) from error
@@ -65,6 +66,20 @@ def _prepared(options: argparse.Namespace, held: ExitStack) -> Runner:
     if dist.is_main():
         dump(config.values, runner.work_dir / "config.json")  # not before: a config can be refused
     return runner
+
+
+def _goes_on(options: argparse.Namespace, config: Config) -> bool:
+    """Return whether there is a checkpoint to resume, beside which no weights to begin from are needed."""
+    from visreg.checkpoint import newest
+    from visreg.schema import run_folder
+
+    if options.resume is None and not options.resume_override:
+        return False
+    run = config.values.get("run")
+    work_dir = run.get("work_dir") if isinstance(run, Mapping) else None
+    folder = Path(options.resume or run_folder(work_dir if isinstance(work_dir, str) else None, config.file))
+    is_file = bool(options.resume) and not (folder / "checkpoints").is_dir()
+    return is_file or bool(newest(folder / "checkpoints"))
 
 
 def _resume(runner: Runner, path: Path | None, override: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -39,10 +39,11 @@ from visreg.diagnosis import (
 from visreg.errors import ConfigError, suggest
 from visreg.generators import seeded
 from visreg.hook import Hook
-from visreg.hooks.patterns import matching_parameters
+from visreg.hooks.freeze import Freeze
 from visreg.metric import Metric
 from visreg.options import options_of
 from visreg.parts import groups_for, schedule_context
+from visreg.patterns import matching_parameters
 from visreg.registry import (
     DATASETS,
     HOOKS,
@@ -59,6 +60,7 @@ from visreg.registry import (
 from visreg.schema import DataConfig, RunConfig, Schema
 from visreg.task import Task
 from visreg.transform import first_obstacle
+from visreg.weights import InitialWeights
 
 Found = Iterator[tuple[ConfigPath, str]]
 UNKNOWN_LENGTH = 1 << 40  # of a run whose data has not been counted
@@ -86,6 +88,7 @@ class _DryRun:
     schema: Schema
     broken: Collection[ConfigPath]
     device: str
+    weights: InitialWeights
     found: list[tuple[ConfigPath, str]] = field(factory=list)
     hooks: dict[ConfigPath, Hook] = field(factory=dict)
 
@@ -97,7 +100,6 @@ class _DryRun:
         """Return what ``spec`` describes; where its constructor raises, blame the argument that it raises for."""
         if spec is None or self.is_broken(*path):
             raise _FailedError
-        spec = _without_weights(spec)
         if registry is OPTIMIZERS and self.schema.run is not None and self.schema.run.device != "cpu":
             spec = {key: value for key, value in spec.items() if key != "capturable"}  # that needs the real GPU
         try:
@@ -116,7 +118,7 @@ class _DryRun:
 
     def _make(self, registry: Registry[Any], spec: Spec, context: Mapping[str, Any]) -> Any:
         with torch.device(self.device if registry in (MODELS, LOSSES, TASKS) else "cpu"):
-            made = registry.build(spec, **context)
+            made = registry.build(spec, initial_weights=self.weights, **context)
         if not isinstance(made, CLASSES.get(registry.kind, object)):
             wanted = CLASSES[registry.kind]
             raise TypeError(f"{type(made).__name__} is not a {wanted.__name__}; derive it from {full_name(wanted)}")
@@ -209,12 +211,19 @@ class _DryRun:
         for place, hook in self.hooks.items():
             if type(hook).__module__.startswith("visreg.hooks."):
                 for option in ("patterns", "exclude"):
-                    try:
+                    with self._noted(*place, option):
                         matching_parameters(task, getattr(hook, option, ()), type(hook).__name__)
-                    except ConfigError as error:
-                        self.found.append(
-                            ((*place, option), message_of(error).removeprefix(f"{type(hook).__name__}: "))
-                        )
+            if isinstance(hook, Freeze) and not any(path[: len(place)] == place for path, _ in self.found):
+                with self._noted(*place, "patterns"):
+                    hook.chosen(task)
+
+    @contextmanager
+    def _noted(self, *path: str | int) -> Iterator[None]:
+        """Note what a hook says of the parameters that it is to change."""
+        try:
+            yield
+        except ConfigError as error:
+            self.found.append((path, message_of(error).partition(": ")[2]))
 
     def _batch(self, name: str, section: DataConfig) -> tuple[Batch | None, DataInfo | None]:
         """Return a blank batch as the task will see it, or None where its shape cannot be known."""
@@ -398,15 +407,18 @@ class _DryRun:
             metric.reset()
 
 
-def dry_run_problems(schema: Schema, broken: Collection[ConfigPath] = ()) -> list[tuple[ConfigPath, str]]:
+def dry_run_problems(
+    schema: Schema, broken: Collection[ConfigPath] = (), weights: bool = True
+) -> list[tuple[ConfigPath, str]]:
     """Return (path, message) of each mistake that shows when a config is built and run on blank data.
 
     Args:
         schema: the config.
         broken: places where it is known to be wrong, which are left alone.
+        weights: whether to look at the files that models begin from, too.
     """
     for device in ("meta", "cpu"):
-        attempt = _DryRun(schema, broken, device)
+        attempt = _DryRun(schema, broken, device, InitialWeights("check" if weights else "leave"))
         try:
             with torch.random.fork_rng(devices=[]):
                 attempt.run()
@@ -416,20 +428,6 @@ def dry_run_problems(schema: Schema, broken: Collection[ConfigPath] = ()) -> lis
             continue  # something that has no meta kernel
         break
     return attempt.found
-
-
-def _without_weights(spec: Any) -> Any:
-    """Return a spec that loads no pretrained weights, which would be a download, nor one nested in it."""
-    if isinstance(spec, list | tuple):
-        return type(spec)(map(_without_weights, spec))
-    if not isinstance(spec, Mapping):
-        return spec
-    spec = {key: _without_weights(value) for key, value in spec.items()}
-    component = MODELS.find(spec["type"]) if isinstance(spec.get("type"), str) else None
-    if component is None or component.owner not in ("torchvision", "visreg"):
-        return spec
-    known = options_of(component.load())
-    return {**spec, **{name: None for name in ("weights", "weights_backbone") if name in known}}
 
 
 def _blank(predictions: Any) -> Any:

@@ -197,7 +197,8 @@ class Registry(Generic[T]):
             spec: ``{"type": name, ...}``; the other items are the factory's keyword arguments.
             location: where the spec was written, for the note that a failing constructor gets.
             context: what a config cannot hold, such as an optimizer's parameters, or need not; a factory, here or
-                nested, gets those that it has a parameter for and that the spec does not give.
+                nested, gets those that it has a parameter for and that the spec does not give, and so does what adapts
+                it.
         """
         factory = self.get(spec["type"])
         known = options_of(factory)
@@ -207,7 +208,7 @@ class Registry(Generic[T]):
                 annotation = known[key].annotation if key in known else Any
                 arguments[key] = fit(_build_nested(kind_of(annotation, self, key), value, context), annotation)
         try:
-            made = self._adapt(factory)(**{key: context[key] for key in context if key in known} | arguments)
+            made = self._adapt(factory, context)(**{key: context[key] for key in context if key in known} | arguments)
         except Exception as error:
             if not isinstance(error, VisregError):
                 place = f" at {location}" if location else ""
@@ -215,11 +216,13 @@ class Registry(Generic[T]):
             raise
         return made  # type: ignore[no-any-return]
 
-    def _adapt(self, factory: Callable[..., Any]) -> Callable[..., Any]:
+    def _adapt(self, factory: Callable[..., Any], context: Mapping[str, object]) -> Callable[..., Any]:
         if not self._adapter:
             return factory
         module, _, attribute = self._adapter.partition(":")
-        adapted: Callable[..., Any] = getattr(importlib.import_module(module), attribute)(factory)
+        adapter = getattr(importlib.import_module(module), attribute)
+        known = options_of(adapter)
+        adapted: Callable[..., Any] = adapter(factory, **{key: context[key] for key in context if key in known})
         return adapted
 
 

@@ -25,6 +25,7 @@ MAX_THREADS = 1024  # that a checkpoint may ask for
 BREAKING: Mapping[ConfigPath, str] = {
     ("task",): "what is learnt",
     ("model",): "the network",
+    ("model", "weights"): "what training began with",
     ("loss",): "what is minimised",
     ("optimizer",): "how the weights are changed",
     ("param_groups",): "how the weights are changed",

@@ -117,13 +117,25 @@ class ParamGroups:
 
     Attributes:
         no_decay: parameters without weight decay: ``"norm"``, ``"bias"``, or patterns such as ``"*.pos_embed"``.
-        lr_scale: what to multiply the learning rate by, by pattern or prefix: ``{"model.features": 0.1}``.
+        lr_scale: what to multiply the learning rate by, by pattern or prefix: ``{"features": 0.1}``.
         layer_decay: multiply the rate by this once more for each layer further from the output.
     """
 
     no_decay: Sequence[str] = ()
     lr_scale: Mapping[str, float] = field(factory=dict, validator=deep_mapping(value_validator=ge(0)))
     layer_decay: float | None = field(default=None, validator=_fraction)
+
+
+@frozen(kw_only=True)
+class ModelKeys:
+    """Keys of a model's spec that say what it begins with rather than what it is; one inside another has them too.
+
+    Attributes:
+        weights: of torchvision's models the name of pretrained ones, such as ``"IMAGENET1K_V1"``; of any model a file:
+            a visreg checkpoint or a state dict. What does not fit, as an output for other classes, begins anew.
+    """
+
+    weights: str | None = None
 
 
 @frozen(kw_only=True)
@@ -201,7 +213,12 @@ class Schema:
 
     def work_dir(self, file: Path | None) -> Path:
         """Return the run's folder."""
-        return Path(self.run.work_dir or f"work/{file.stem if file else 'run'}")
+        return run_folder(self.run.work_dir, file)
+
+
+def run_folder(work_dir: str | None, file: Path | None) -> Path:
+    """Return a run's folder, given ``run.work_dir`` and the config's file."""
+    return Path(work_dir or f"work/{file.stem if file else 'run'}")
 
 
 def _required(kind: type[Any]) -> dict[str, None]:
@@ -233,7 +250,7 @@ class Slot:
 
 SLOTS: Mapping[str, Slot] = {
     "task": Slot(registry=TASKS, given=frozenset({"model", "loss"})),
-    "model": Slot(registry=MODELS),
+    "model": Slot(registry=MODELS, keys=ModelKeys),
     "loss": Slot(registry=LOSSES),
     "metrics": Slot(registry=METRICS, many=True),
     "optimizer": Slot(registry=OPTIMIZERS, given=frozenset({"params"}), offered=frozenset({"fused"})),
@@ -253,5 +270,6 @@ SLOTS: Mapping[str, Slot] = {
 
 # What visreg adds to a spec inside another one of the same kind.
 NESTED: Mapping[str, Slot] = {
-    "schedules": evolve(SLOTS["schedule"], keys=None), "tasks": Slot(registry=TASKS, given=frozenset({"model"})),
+    "models": SLOTS["model"], "schedules": evolve(SLOTS["schedule"], keys=None),
+    "tasks": Slot(registry=TASKS, given=frozenset({"model"})),
 }  # fmt: skip

@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from visreg.errors import ConfigError, Problem
 from visreg.hook import Hook
-from visreg.hooks.patterns import matches, matching_parameters
+from visreg.patterns import matches, matching_parameters
+from visreg.task import Task
 
 if TYPE_CHECKING:
     from visreg.runner import Runner
@@ -25,30 +26,49 @@ class Freeze(Hook):
     Batch norms whose running statistics the patterns name, as those of modules do, keep these too. The optimizer holds
     the parameters all the same and skips them, weight decay included, as they have no gradient.
 
+    ``Freeze(patterns=["*"], exclude=["fc"])`` leaves a linear probe: nothing is learnt but the last layer of a ResNet.
+
     Args:
         patterns: which parameters or modules of the model, such as ``["conv1", "layer[12]", "*.bias"]``.
+        exclude: which of them not.
         epochs: for how many epochs from the start of the run; for good where not given.
     """
 
     patterns: Sequence[str] = field(validator=[instance_of((list, tuple)), min_len(1)])
+    exclude: Sequence[str] = field(default=(), validator=instance_of((list, tuple)))
     epochs: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
     _parameters: list[nn.Parameter] = field(factory=list, init=False, repr=False)
     _norms: list[nn.Module] = field(factory=list, init=False, repr=False)
 
     def before_train(self, runner: Runner) -> None:
-        chosen = matching_parameters(runner.task, self.patterns, "Freeze")
+        parameters = self.chosen(runner.task)
         if self._is_over(runner):
             return
-        self._parameters = [parameter for parameter in chosen.values() if parameter.requires_grad]
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._norms = [
             module
             for name, module in runner.task.named_modules()
-            if isinstance(module, _NormBase) and matches(f"{name}.running_mean", self.patterns)
+            if isinstance(module, _NormBase) and self._names(f"{name}.running_mean")
         ]
         for parameter in self._parameters:
             parameter.requires_grad_(False)
-        if not any(parameter.requires_grad for parameter in runner.task.parameters()):
+
+    def chosen(self, task: Task) -> list[nn.Parameter]:
+        """Return the parameters that are to be frozen.
+
+        Raises:
+            ConfigError: if a pattern means none, or nothing is left to train.
+        """
+        matching_parameters(task, self.exclude, "Freeze")  # a pattern that excludes nothing is a mistake too
+        found = matching_parameters(task, self.patterns, "Freeze")
+        chosen = [parameter for name, parameter in found.items() if self._names(name)]
+        trained = {id(parameter) for parameter in task.parameters() if parameter.requires_grad}
+        if not trained - {id(parameter) for parameter in chosen}:
             raise ConfigError([Problem("", f"Freeze: {list(self.patterns)} leave no parameter to train; name fewer")])
+        return chosen
+
+    def _names(self, name: str) -> bool:
+        return matches(name, self.patterns) and not matches(name, self.exclude)
 
     def before_epoch(self, runner: Runner) -> None:
         if self._parameters and self._is_over(runner):

@@ -11,7 +11,7 @@ from attrs.validators import gt, instance_of, min_len
 from torch import Tensor
 
 from visreg.hook import Hook
-from visreg.hooks.patterns import matches, matching_parameters
+from visreg.patterns import matches, matching_parameters
 
 if TYPE_CHECKING:
     from visreg.runner import Runner

@@ -36,7 +36,7 @@ class Features(nn.Module):
         channels: of each feature map.
 
     Raises:
-        ValueError: if there is no such backbone, or it has no feature maps of such strides.
+        ValueError: if there is no such backbone, or no such weights of it, or it has no feature maps of such strides.
     """
 
     def __init__(
@@ -51,6 +51,9 @@ class Features(nn.Module):
         names = models.list_models(module=models)
         if backbone not in names:
             raise ValueError(f"backbone: torchvision has no model {backbone!r}{suggest(backbone, names)}")
+        known = models.get_model_weights(backbone).__members__
+        if weights is not None and weights not in known:
+            raise ValueError(f"weights_backbone: {backbone} has no weights {weights!r}{suggest(weights, known)}")
         network = models.get_model(backbone, weights=weights)
         if in_channels != 3:
             _replace_first(network, in_channels)

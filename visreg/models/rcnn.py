@@ -37,6 +37,7 @@ class FasterRCNN(TorchvisionFasterRCNN):  # type: ignore[misc]  # torchvision sh
         num_classes: how many classes there are; no background is counted.
         backbone: any of torchvision's classifiers, such as ``"resnet18"``, of strides 4 to 32; or that of `YOLO`, of
             strides 4 to 16, ``"csp_n"`` to ``"csp_x"``, which is smaller.
+        weights_backbone: the backbone's pretrained weights by torchvision's name, such as ``"IMAGENET1K_V1"``.
         channels: of each level of the feature pyramid.
         hidden: how wide the second stage's two layers are.
         anchor_size: side in pixels of the anchors on the finest level; it doubles from level to level.
@@ -58,6 +59,7 @@ class FasterRCNN(TorchvisionFasterRCNN):  # type: ignore[misc]  # torchvision sh
         self,
         num_classes: int,
         backbone: str = "resnet18",
+        weights_backbone: str | None = None,
         channels: int = 256,
         hidden: int = 1024,
         anchor_size: int = 32,
@@ -74,7 +76,7 @@ class FasterRCNN(TorchvisionFasterRCNN):  # type: ignore[misc]  # torchvision sh
             num_classes=num_classes, channels=channels, hidden=hidden, anchor_size=anchor_size, proposals=proposals,
             samples=samples, sampling_ratio=sampling_ratio, box_detections_per_img=box_detections_per_img,
         )  # fmt: skip
-        pyramid = _Pyramid(backbone, channels)
+        pyramid = _Pyramid(backbone, weights_backbone, channels)
         levels = pyramid.levels
         sizes = tuple((anchor_size * 2**level,) for level in range(levels + 1))  # one more, of the finest pooled away
         names = [str(level) for level in range(levels)]
@@ -137,20 +139,22 @@ class _Pyramid(nn.Module):
         out_channels: of each level; torchvision asks for it.
 
     Raises:
-        ValueError: if there is no such backbone.
+        ValueError: if there is no such backbone, or no such weights of it.
     """
 
-    def __init__(self, backbone: str, channels: int) -> None:
+    def __init__(self, backbone: str, weights: str | None, channels: int) -> None:
         super().__init__()
         if backbone.startswith("csp_") and backbone not in CSP:
             raise ValueError(f"backbone: there is no {backbone!r}{suggest(backbone, CSP)}")
+        if backbone in CSP and weights is not None:
+            raise ValueError(f"weights_backbone: there are none of {backbone}")
         if backbone in CSP:
             depth, width = SIZES[backbone.removeprefix("csp_")]
             stages = stage_channels(CSP_STRIDES[-1], width)
             self.body: nn.Module = Backbone(3, stages, depth, CSP_STRIDES)
             inputs = [stages[stride] for stride in CSP_STRIDES]
         else:
-            self.body = Features(backbone, STRIDES)
+            self.body = Features(backbone, STRIDES, weights=weights)
             inputs = list(self.body.channels)
         self.fpn = FeaturePyramidNetwork(inputs, channels, LastLevelMaxPool())
         self.levels, self.out_channels = len(inputs), channels

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
 from visreg.errors import suggest
+from visreg.patterns import matches
 from visreg.task import Task
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -28,8 +28,8 @@ def param_groups(
 
     Frozen parameters are among them, since they may be thawed later; a shared one is there once, under its first name.
 
-    A pattern is a parameter's name as ``module.named_parameters()`` spells it, such as ``model.features.0.weight``,
-    with ``*``, ``?`` and ``[…]`` as in file names, or the name of a module for all that is inside it.
+    A pattern is a parameter's name as the model spells it, such as ``features.0.weight``, with ``*``, ``?`` and ``[…]``
+    as in file names, or the name of a module for all that is inside it; see `visreg.patterns`.
 
     Args:
         module: the task, or a model.
@@ -72,24 +72,21 @@ def param_groups(
 def _is_spared(name: str, in_norm: bool, no_decay: Sequence[str]) -> bool:
     if ("norm" in no_decay and in_norm) or ("bias" in no_decay and "bias" in name.rpartition(".")[2]):
         return True
-    return any(_matches(name, pattern) for pattern in no_decay)
+    return any(matches(name, [pattern]) for pattern in no_decay)
 
 
 def _scale(name: str, lr_scale: Mapping[str, float]) -> float:
-    fitting = [pattern for pattern in lr_scale if _matches(name, pattern)]
+    fitting = [pattern for pattern in lr_scale if matches(name, [pattern])]
     return lr_scale[max(fitting, key=len)] if fitting else 1.0
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 def _check_patterns(option: str, patterns: Sequence[str] | Mapping[str, float], names: Mapping[str, Any]) -> None:
     for pattern in patterns:
-        if not any(_matches(name, pattern) for name in names):
-            parts = [name.split(".") for name in names]
+        if not any(matches(name, [pattern]) for name in names):
+            parts = [name.removeprefix("model.").split(".") for name in names]
             known = {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
-            raise ValueError(f"{option}: {pattern!r} matches no parameter{suggest(pattern, known)}")
+            near = suggest(pattern.removeprefix("model."), known)
+            raise ValueError(f"{option}: {pattern!r} matches no parameter{near}")
 
 
 def _norms(module: nn.Module) -> Iterator[nn.Module]:
