@@ -17,6 +17,7 @@ logger = logging.getLogger("visreg")
 
 FEW = 0.1  # of the tensors that file and model could share: with fewer it is another model; under another prefix,
 ENOUGH = 0.5  # where a few names may be the same by chance, so many are asked for
+MOST = 0.8  # of the file's names have a prefix that is replaced by another
 LISTED = 8  # names of a kind that a report gives
 
 
@@ -162,7 +163,8 @@ def _fitting(model: Mapping[str, Tensor], weights: Weights) -> tuple[str, str, S
     fit = len(shared) - len(reshaped)
     if fit == 0 or fit < min(len(known), len(weights.tensors)) * (ENOUGH if drop or add else FEW):
         names = [", ".join(first(each, 4)) for each in (weights.tensors, known)]
-        shapes = [f"{name} is {before} there, and {now} here" for name, (before, now) in reshaped.items()]
+        told = {} if drop or add else reshaped
+        shapes = [f"{name} is {before} there, and {now} here" for name, (before, now) in told.items()]
         lines = [f"{weights.name}: the weights of another model: {fit} of its {len(weights.tensors)} tensors fit"]
         raise CheckpointError("; ".join([*lines, f"it has {names[0]}", f"the model has {names[1]}", *first(shapes, 4)]))
     return drop, add, reshaped
@@ -178,6 +180,9 @@ def _prefixes(model: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> tup
     votes: Counter[tuple[str, str]] = Counter({("", ""): lazy})
     for name, value in tensors.items():
         votes.update(_difference(name, other) for other in ends.get((name.rpartition(".")[2], value.shape), ()))
+    # Else one layer of the file could be taken for another of the model.
+    whole = Counter(drop for drop in {drop for drop, _ in votes} for name in tensors if name.startswith(drop))
+    votes = Counter({pair: votes[pair] for pair in votes if not pair[1] or whole[pair[0]] >= MOST * len(tensors)})
     return min(votes, key=lambda pair: (-votes[pair], len("".join(pair)), pair))
 
 
