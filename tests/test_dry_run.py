@@ -145,6 +145,13 @@ def _registered():
         ("schedule", {"type": "ExponentialLR", "gamma": -0.9}, "schedule.gamma", "must be 0 or more"),
         ("schedule", {"type": "Cosine", "final": 2.0}, "schedule.final", "from 0 to 1"),
         ("hooks.1", {"type": "Freeze", "patterns": ["feature"]}, "hooks[1].patterns", "did you mean 'features'"),
+        ("hooks.1", {"type": "Freeze", "patterns": ["*"]}, "hooks[1].patterns", "leave no parameter to train"),
+        (
+            "hooks.1",
+            {"type": "Freeze", "patterns": ["*"], "exclude": ["fc"]},
+            "hooks[1].exclude",
+            "matches no parameter",
+        ),
         ("hooks.1", {"type": "L2", "weight": 0.1, "exclude": ["bn"]}, "hooks[1].exclude", "matches no parameter"),
     ],
 )

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import STEPS, at, snapshot, tiny_runner
+from tiny import STEPS, StopAt, TinyTask, assert_same, at, snapshot, tiny_runner
 
 from visreg.errors import ConfigError
+from visreg.hooks.ema import EMA
 from visreg.hooks.freeze import Freeze
 
 
@@ -42,6 +43,56 @@ def test_what_the_patterns_name_stays_as_it_is(patterns, trained):
     # An evaluation in the middle of an epoch calls task.train(), which must not wake the frozen batch norm.
     _, states = history(Freeze(patterns=patterns), eval_steps=2)
     assert changed(states[0], states[-1]) == trained
+
+
+def test_what_is_excluded_trains():
+    _, states = history(Freeze(patterns=["*"], exclude=["3"]), eval_steps=2)
+    assert changed(states[0], states[-1]) == LINEAR_3
+    with pytest.raises(ConfigError, match=r"Freeze: the pattern 'fc' matches no parameter"):
+        tiny_runner(hooks=[Freeze(patterns=["*"], exclude=["fc"])]).train()
+
+
+def test_frozen_batch_norm_normalises_by_its_own_statistics_in_every_step():
+    modes = []
+
+    def note(runner):
+        norm = runner.task.model[1]
+        modes.append((norm.training, runner.task.model[2].training))
+
+    class Watched(TinyTask):
+        def forward(self, batch):
+            note(self.runner)
+            return super().forward(batch)
+
+    runner = tiny_runner(hooks=[Freeze(patterns=["1"])], task=Watched, eval_steps=2)
+    object.__setattr__(runner.task, "runner", runner)
+    runner.train()
+    assert modes == [(False, True)] * 2 * STEPS  # the first of an epoch, and those after an evaluation, too
+
+
+def test_the_average_of_what_is_frozen_is_what_is_frozen():
+    ema = EMA()
+    runner, states = history(Freeze(patterns=["0", "1"]), ema, eval_steps=2)
+    assert changed(states[0], ema.average) == LINEAR_3
+    assert changed(runner.task.state_dict(), ema.average) == LINEAR_3
+
+
+@pytest.mark.parametrize("epochs", [None, 1])
+@pytest.mark.parametrize("stop", [3, STEPS, STEPS + 2])
+def test_a_resumed_run_with_frozen_layers_ends_with_the_same_bits(epochs, stop):
+    def hooks():
+        return [Freeze(patterns=["0", "1"], epochs=epochs), EMA()]
+
+    whole = tiny_runner(hooks=hooks(), eval_steps=2)
+    whole.train()
+    end = snapshot(whole)
+    first = tiny_runner(hooks=[*hooks(), StopAt(stop)], eval_steps=2)
+    first.train()
+    state = snapshot(first)
+    again = tiny_runner(hooks=hooks(), eval_steps=2)
+    again.load_state_dict(state)
+    again.train()
+    assert_same(end, snapshot(again))
 
 
 def test_after_some_epochs_all_of_it_trains():

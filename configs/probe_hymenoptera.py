@@ -1,0 +1,5 @@
+"""DOC"""
+
+_base_ = "finetune_hymenoptera.py"
+
+hooks = [dict(type="Freeze", patterns=["*"], exclude=["fc"])]
