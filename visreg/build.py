@@ -138,7 +138,7 @@ class _Builder(DataBuilder):
             parts["loss"] = self.build(LOSSES, self.schema.loss, ("loss",))
         task: Task = self.build(TASKS, self.schema.task, ("task",), **parts)
         for report in self.weights.reports:
-            tell(report, task, loader.info.classes)
+            tell(report, task, loader.info.classes if loader is not None else ())
         task = task.to(self.device)
         if loader is not None:
             self._try(task, loader)
