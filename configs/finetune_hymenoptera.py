@@ -5,6 +5,15 @@
 It takes the tutorial's recipe and data: ``hymenoptera/train`` and ``hymenoptera/val`` under ``$VISREG_DATA``, 244 and
 153 images in folders ``ants`` and ``bees``. The ImageNet weights are torchvision's, which downloads them; with these
 the score was not measured.
+
+Measured was a start from little: what ``resnet18_cifar10.py`` had learnt after the first of its three epochs (58.0 % on
+CIFAR-10). With images of 64×64 pixels, that gave 66.7 % after 10 epochs (seed 0), in 1.6 CPU minutes; always to say
+bees gives 54.2 %. Without these weights it was not measured.
+
+    python tools/train.py configs/finetune_hymenoptera.py --set run.epochs=10 \
+        model.weights=work/resnet18_cifar10/checkpoints/step_00000391.pt \
+        'task.mean=[0.4914, 0.4822, 0.4465]' 'task.std=[0.247, 0.2435, 0.2616]' \
+        train.transforms.0.size=64 val.transforms.0.size=73 val.transforms.1.size=64
 """
 
 _folder = dict(type="ImageFolder", root="hymenoptera", classes=["ants", "bees"])
