@@ -2,7 +2,7 @@
 
     python tools/train.py configs/finetune_hymenoptera.py
 
-It takes the tutorial's recipe and data: ``hymenoptera/train`` and ``hymenoptera/val`` under ``$VISREG_DATA``, 244 and
+It takes the tutorial's recipe and data: ``hymenoptera/train`` and ``hymenoptera/val`` under ``$VISREG_DATA``, 243 and
 153 images in folders ``ants`` and ``bees``. The ImageNet weights are torchvision's, which downloads them; with these
 the score was not measured.
 
