@@ -462,7 +462,7 @@ def test_an_evaluator_reads_one_split_and_has_no_optimizer():
 
 
 def test_an_evaluator_of_a_section_that_is_not_there_is_refused():
-    with pytest.raises(ConfigError, match="test: the config has no section 'test' to evaluate on"):
+    with pytest.raises(ConfigError, match="test: the config has no section 'test'"):
         build_evaluator(tiny_config(), "test")
     assert not Path("nowhere").exists()
 

@@ -173,7 +173,7 @@ REFUSED = {
         "L1Loss": "size", "MSELoss": "size", "MarginRankingLoss": "target", "MultiLabelMarginLoss": "size",
         "MultiLabelSoftMarginLoss": "broadcast",
         "NLLLoss": "log-probabilities", "PoissonNLLLoss": "broadcast", "SmoothL1Loss": "size",
-        "YOLOLoss": "takes what a dense detector such as YOLO returns", "SoftMarginLoss": "broadcast",
+        "YOLOLoss": "of a dense detector such as YOLO", "SoftMarginLoss": "broadcast",
         "TripletMarginLoss": "negative", "TripletMarginWithDistanceLoss": "negative",
     },
     "optimizers": {"LBFGS": "closure", "Muon": "2D parameters", "SparseAdam": "dense gradients"},
