@@ -56,9 +56,25 @@ def test_samples_are_pinned_and_come_on_the_gpu(workers):
     assert held[0]["image"].is_cuda
 
 
-def test_data_that_does_not_fit_comes_sample_by_sample(monkeypatch):
+def test_data_that_does_not_fit_is_held_beside_it(monkeypatch):
+    held = list(runner_of().train_loader.epoch(1))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
-    assert isinstance(runner_of().train_loader, SampleLoader)
+    loader = runner_of().train_loader
+    assert isinstance(loader, TensorLoader)
+    assert {value.device.type for value in loader.tensors.values()} == {"cpu"}
+    assert_same(list(loader.epoch(1)), held)
+
+
+def test_random_transforms_are_drawn_and_computed_there_as_on_the_cpu():
+    crop, names = {"type": "RandomCrop", "size": 16, "padding": 2}, ("RandomHorizontalFlip", "RandomErasing")
+    augmented = [crop, *({"type": name} for name in names)]
+    mixed = [{"type": "CutMix", "num_classes": 10}]
+    section = {"transforms": augmented, "batch_transforms": mixed}
+    one, other = (list(runner_of(device, train=section).train_loader.epoch(1)) for device in ("cuda", "cpu"))
+    for mine, theirs in zip(one, other, strict=True):
+        assert mine["image"].is_cuda
+        assert torch.equal(mine["index"].cpu(), theirs["index"])
+        assert (mine["image"].cpu() == theirs["image"]).double().mean() > 0.99
 
 
 def test_training_is_nearly_that_on_the_cpu():

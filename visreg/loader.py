@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import repeat
+from itertools import islice, repeat
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -25,6 +25,7 @@ from visreg.workers import Workers
 
 logger = logging.getLogger("visreg")
 
+AT_ONCE = 3 << 19  # bytes of images that are transformed at once: what a processor's cache holds
 TOLD = 5  # bad samples that are told of one by one
 
 
@@ -102,18 +103,29 @@ class TensorLoader(_Batched):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         held = next(iter(self.tensors.values())).device
-        device = self.device or held
-        keys = self._keys(epoch, start, device)
-        for indices in self.batching.batches(epoch, start, held):
-            mine = next(keys)
-            if indices.numel():
-                batch: Batch = {name: tensor.index_select(0, indices) for name, tensor in self.tensors.items()}
-                batch["index"] = indices
-                if held != device:
-                    batch = to_device(batch, device)
-                if self.transforms:
-                    batch = transform_batch(batch, self.transforms, mine, OF_SAMPLES, self.first)
+        keys = self._keys(epoch, start, self.device or held)
+        pairs = zip(self.batching.batches(epoch, start, held), keys, strict=False)
+        made = self._transformed(pairs) if self.transforms else ((self._gathered(one), mine) for one, mine in pairs)
+        for batch, mine in made:
+            if batch["index"].numel():
                 yield transform_batch(batch, self.batch_transforms, mine)
+
+    def _gathered(self, indices: Tensor) -> Batch:
+        batch: Batch = {name: tensor.index_select(0, indices) for name, tensor in self.tensors.items()}
+        batch["index"] = indices
+        return batch if self.device in (None, indices.device) else to_device(batch, self.device)
+
+    def _transformed(self, pairs: Iterator[tuple[Tensor, Tensor | None]]) -> Iterator[tuple[Batch, Tensor | None]]:
+        """Yield batches and keys; small batches are transformed several at once, for which the images are the same."""
+        size = sum(tensor[0].nbytes for tensor in self.tensors.values()) * self.batching.batch_size
+        while group := list(islice(pairs, max(1, AT_ONCE // size))):
+            keys = None if group[0][1] is None else torch.cat([mine for _, mine in group if mine is not None])
+            several = self._gathered(torch.cat([indices for indices, _ in group]))
+            several = transform_batch(several, self.transforms, keys, OF_SAMPLES, self.first)
+            lengths = [len(indices) for indices, _ in group]
+            parts = {name: value.split(lengths) for name, value in several.items()}
+            for number, (_, mine) in enumerate(group):
+                yield {name: values[number] for name, values in parts.items()}, mine
 
     def _keys(self, epoch: int, start: int, device: torch.device) -> Iterator[Tensor | None]:
         """Yield what each batch's randomness comes from, or None where there is none."""

@@ -23,6 +23,7 @@ Degrees = float | Sequence[float]
 class _Warp(Move):
     """What the affine transforms share."""
 
+    heavy = True
     interpolation: str = field(default="nearest", converter=name_of)
     fill: Fill = field(default=0, validator=is_fill)
     center: Sequence[float] | None = None

@@ -52,6 +52,7 @@ class ColorJitter(Recolouring):
         hue: by what share of the colour circle to turn them, 0 to 0.5.
     """
 
+    heavy = True
     brightness: Strength = field(default=None, validator=_is_strength)
     contrast: Strength = field(default=None, validator=_is_strength)
     saturation: Strength = field(default=None, validator=_is_strength)

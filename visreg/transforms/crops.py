@@ -79,7 +79,7 @@ class RandomCrop(Move):
         framed = with_border(values, self.borders(*values.shape[-2:]), self.padding_mode, fill)
         rows = place[:, :1] + torch.arange(height, device=values.device)
         columns = place[:, 1:] + torch.arange(width, device=values.device)
-        return pick(framed, rows[:, :, None] * framed.shape[-1] + columns[:, None, :])
+        return cut(framed, rows, columns)
 
 
 def with_border(values: Tensor, borders: Sequence[int], mode: str, fill: Fill) -> Tensor:
@@ -101,6 +101,15 @@ def with_border(values: Tensor, borders: Sequence[int], mode: str, fill: Fill) -
             place = torch.minimum(place % period, period - twice - place % period)
         values = values.index_select(dim, place)
     return values
+
+
+def cut(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return the pixels of values (N, C, H, W) in ``rows``, int64 (N, h), and ``columns``, (N, w): (N, C, h, w)."""
+    count, channels, height, width = values.shape
+    first = torch.arange(count * channels, device=values.device).view(count, channels, 1) * height
+    lines = values.flatten(0, 2).index_select(0, (first + rows[:, None]).flatten())
+    found = lines.view(count, -1, width).gather(2, columns[:, None].expand(-1, channels * rows.shape[1], -1))
+    return found.view(count, channels, rows.shape[1], columns.shape[1])
 
 
 def pick(values: Tensor, place: Tensor) -> Tensor:
@@ -125,6 +134,7 @@ class RandomResizedCrop(Move):
     """
 
     resizes = True
+    heavy = True
     size: int | Sequence[int] = field(validator=is_size)
     scale: Sequence[float] = field(default=(0.08, 1.0), validator=is_range)
     ratio: Sequence[float] = field(default=(3 / 4, 4 / 3), validator=is_range)
@@ -159,7 +169,7 @@ class RandomResizedCrop(Move):
         box, size = drawn["box"], sides_of(self.size)
         if not blend or self.interpolation == "nearest":
             rows, columns = (_nearest(box[:, side], box[:, side + 2], size[side]) for side in (0, 1))
-            return pick(values, rows[:, :, None] * values.shape[-1] + columns[:, None, :])
+            return cut(values, rows, columns)
         if values.device.type == "cpu" and max(values.shape[-2:]) > SMALL:
             return self._one_by_one(values, box, size)
         antialias = bool(self.antialias)

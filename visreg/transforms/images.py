@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -15,6 +15,7 @@ from visreg.data import IGNORE, Batch, Transform
 from visreg.transform import Drawn, RandomTransform
 
 Fill = float | Sequence[float]
+AT_ONCE = 3 << 17  # values of images that are computed with at once
 WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -27,12 +28,22 @@ class Recolouring(RandomTransform):
 
     _theirs: Transform | None = field(default=None, init=False, repr=False)
 
+    heavy: ClassVar[bool] = False  # whether it computes with floats, of which fewer fit into a processor's cache
+
     @abstractmethod
     def change(self, image: Tensor, drawn: Drawn) -> Tensor:
         """Return the images (N, C, H, W) changed as drawn."""
 
     def apply(self, batch: Batch, drawn: Drawn) -> Batch:
-        return {**batch, "image": self.change(batch["image"], drawn)}
+        return {**batch, "image": self._by_parts(batch["image"], drawn)}
+
+    def _by_parts(self, image: Tensor, drawn: Drawn) -> Tensor:
+        """Return the images changed, on a processor not too many at once."""
+        count = max(1, AT_ONCE // image[0].numel()) if self.heavy and image.device.type == "cpu" else len(image)
+        if len(image) <= count:
+            return self.change(image, drawn)
+        cuts = [slice(start, start + count) for start in range(0, len(image), count)]
+        return torch.cat([self.change(image[cut], {name: drawn[name][cut] for name in drawn}) for cut in cuts])
 
     def alone(self, values: dict[str, Any]) -> dict[str, Any]:
         if self._theirs is None:
@@ -62,7 +73,7 @@ class Move(Recolouring):
         """
 
     def apply(self, batch: Batch, drawn: Drawn) -> Batch:
-        moved = {**batch, "image": self.change(batch["image"], drawn)}
+        moved = {**batch, "image": self._by_parts(batch["image"], drawn)}
         if "mask" in batch:
             moved["mask"] = self.move(batch["mask"][:, None], IGNORE, False, drawn)[:, 0]
         return moved
@@ -86,7 +97,7 @@ def choose(where: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """
     word = WORDS[no.element_size()]
     ours, theirs = yes.view(word), no.view(word)
-    chosen: Tensor = ((ours ^ theirs) & -where.to(word)) ^ theirs
+    chosen = (ours ^ theirs).bitwise_and_(-where.to(word)).bitwise_xor_(theirs)
     return chosen.view(no.dtype)
 
 

@@ -1,0 +1,129 @@
+"""Measures random transforms computed for whole batches, beside torchvision's v2 sample by sample in a DataLoader.
+
+    python tools/benchmarks/augmentation.py [--only NAME ...] [--rounds N] [--images N] [--batch-size N]
+
+Both make one epoch of batches of 32×32 colour images, bytes in memory, shuffled: torchvision's v2 out of a dataset that
+indexes a tensor, by a ``DataLoader`` with 0 workers; visreg by its own loader. They take turns, on one thread, and CPU
+time is measured. A line has the time of an image in µs, and how many times as many images visreg makes, as median with
+least and most over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.transforms import v2
+
+from visreg.batching import Batching
+from visreg.data import DataInfo
+from visreg.loader import TensorLoader
+from visreg.registry import TRANSFORMS
+
+CROP: Mapping[str, Any] = {"type": "RandomCrop", "size": 32, "padding": 4}
+FLIP: Mapping[str, Any] = {"type": "RandomHorizontalFlip"}
+COLOUR: Mapping[str, Any] = {"type": "ColorJitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
+ERASE: Mapping[str, Any] = {"type": "RandomErasing"}
+SHIFT: Mapping[str, Any] = {"type": "RandomAffine", "degrees": 15, "translate": [0.1, 0.1]}
+LISTS: Mapping[str, list[Mapping[str, Any]]] = {
+    "nothing": [],
+    "crop": [CROP],
+    "flip": [FLIP],
+    "affine": [SHIFT],
+    "affine, bilinear": [{**SHIFT, "interpolation": "bilinear"}],
+    "rotation": [{"type": "RandomRotation", "degrees": 15}],
+    "resized crop": [{"type": "RandomResizedCrop", "size": 32}],
+    "colour": [COLOUR],
+    "colour and hue": [{**COLOUR, "hue": 0.1}],
+    "grey": [{"type": "RandomGrayscale", "p": 0.5}],
+    "erasing": [ERASE],
+    "CIFAR: crop, flip": [CROP, FLIP],
+    "crop, flip, erasing": [CROP, FLIP, ERASE],
+    "crop, flip, colour, erasing": [CROP, FLIP, COLOUR, ERASE],
+}
+
+
+class Images(TorchDataset[tuple[Tensor, Tensor]]):
+    """Images out of a tensor, as a tutorial would have them."""
+
+    def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.transform(self.images[index]), self.labels[index]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="+", choices=LISTS, default=list(LISTS), metavar="NAME", help="some of the lists"
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="how many turns each has; 7 by default")
+    parser.add_argument("--images", type=int, default=5000, help="images of an epoch; 5000 by default")
+    parser.add_argument("--batch-size", type=int, default=128, help="128 by default")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
+    print(f"{versions}, {platform.processor() or platform.machine()}; batches of {options.batch_size}")
+    for name in options.only:
+        ours, theirs = epochs(LISTS[name], options)
+        times = [(spent(ours), spent(theirs)) for _ in range(options.rounds + 1)][1:]
+        pairs = [(1e6 * one / options.images, 1e6 * other / options.images) for one, other in times]
+        ratios = summary([other / one for one, other in pairs])
+        one, other = (summary([pair[place] for pair in pairs]) for place in (0, 1))
+        print(f"{name:28} visreg {one} µs   torchvision {other} µs   x {ratios}", flush=True)
+
+
+def epochs(specs: list[Mapping[str, Any]], options: argparse.Namespace) -> tuple[Callable[[], object], ...]:
+    """Return what makes an epoch by visreg, and by torchvision."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (options.images, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 10, (options.images,), generator=generator)
+    batching = Batching(size=options.images, batch_size=options.batch_size, train=True, seed=0)
+    loader = TensorLoader(
+        info=DataInfo(name="noise"),
+        tensors={"image": images, "label": labels},
+        transforms=[TRANSFORMS.build(spec) for spec in specs],
+        batching=batching,
+    )
+    made = [theirs(spec) for spec in specs] or [v2.Identity()]
+    samples = Images(images, labels, v2.Compose(made))
+    batches = DataLoader(samples, batch_size=options.batch_size, shuffle=True, num_workers=0)
+    return lambda: [None for _ in loader.epoch(0)], lambda: [None for _ in batches]
+
+
+def theirs(spec: Mapping[str, Any]) -> v2.Transform:
+    """Return torchvision's transform of a spec."""
+    words = {"interpolation": v2.InterpolationMode}
+    arguments = {key: words.get(key, lambda value: value)(value) for key, value in spec.items() if key != "type"}
+    made: v2.Transform = getattr(v2, spec["type"])(**arguments)
+    return made
+
+
+def spent(make: Callable[[], object]) -> float:
+    """Return the CPU time that something takes, in seconds."""
+    begun = time.process_time()
+    make()
+    return time.process_time() - begun
+
+
+def summary(values: list[float]) -> str:
+    """Return the median, least and most of some values."""
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+if __name__ == "__main__":
+    main()
