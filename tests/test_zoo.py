@@ -21,7 +21,7 @@ from visreg.build import build_runner
 from visreg.check import check_config
 from visreg.checkpoint import resume
 from visreg.config import config_from, dumps_json, loads_json
-from visreg.data import collate
+from visreg.data import collate, pixels
 from visreg.data_check import sample_problems
 from visreg.datasets.adopted import Adopted
 from visreg.errors import ConfigError
@@ -59,6 +59,7 @@ OPTIONS = {
         },
         "UNetEncoder": {"in_channels": 1, "width": 4, "depth": 2},
         "UNetHead": {"num_classes": 8, "width": 4},
+        "VideoResNet": {"in_channels": 1, "width": 4, "depths": [1, 1]},
         "FasterRCNN": {"num_classes": 7, **SMALL_RCNN},
         "MaskRCNN": {"num_classes": 7, "mask_channels": 8, **SMALL_RCNN},
         "YOLO": {"in_channels": 1, "num_classes": 7, "strides": [2, 4]},
@@ -83,6 +84,8 @@ OPTIONS = {
         "ImageFolder": {"root": "pictures", "size": 32, "classes": list("abcdefghij")},
         "MNIST": {"train": False, "download": False},
         "Superclass": {"dataset": {"type": "Digits"}, "classes": {"low": list("01234"), "high": list("56789")}},
+        "ShapeClips": {"size": 60, "frames": 3},
+        "VideoFolder": {"root": "videos", "frames": 3, "classes": ["a", "b"]},
         "ShapeScenes": {"size": 60, "targets": ["label", "mask"]},
         "CocoDetection": {"root": "images", "annotations": "boxes.json", "classes": ["a", "b"]},
         "PennFudan": {"suffix": "_ids"},
@@ -167,6 +170,7 @@ OPTIONS = {
 }  # fmt: skip
 # Adopted names that cannot be used in a config for images and labels, each with a word of the reason it gets.
 REFUSED = {
+    "datasets": {"HMDB51": "VideoFolder", "Kinetics": "VideoFolder", "UCF101": "VideoFolder"},
     "losses": {
         "BCELoss": "size", "BCEWithLogitsLoss": "size", "CTCLoss": "input_lengths", "CosineEmbeddingLoss": "target",
         "GaussianNLLLoss": "var", "HingeEmbeddingLoss": "broadcast", "HuberLoss": "size", "KLDivLoss": "Integral",
@@ -186,7 +190,7 @@ REFUSED = {
         "Normalize": "float",  # which pixels are not; Classification has a mean and std
     },
 }  # fmt: skip
-NOT_CLASSIFIERS = ("detection", "segmentation", "video")
+NOT_CLASSIFIERS = tuple(f"torchvision.models.{folder}" for folder in ("detection", "segmentation", "video"))
 # Of each kind of problem: data for it, and a model and a loss that fit. A new task needs a line here.
 PROBLEMS = {
     "Classification": ({"type": "Digits", "train": False}, "MLP", "CrossEntropyLoss"),
@@ -319,14 +323,25 @@ PARTS = ("Features", "LinearHead", "UNetEncoder", "UNetHead")  # of models, whic
 TWO_STAGES = ("FasterRCNN", "MaskRCNN")  # which the exporter does not take: how much they do depends on what they find
 DETECTORS = (*TWO_STAGES, "YOLO")
 MIXED = ("CopyPaste", "Mosaic")  # datasets whose samples are drawn anew each time
-OF_OBJECTS = ("CocoDetection", "PennFudan", "VOCDetection", "YOLOFolder")  # datasets whose images differ in size
+OF_OBJECTS = ("CocoDetection", "PennFudan", "VOCDetection", "YOLOFolder")
+OF_UNLIKE_SIZES = (*OF_OBJECTS, "VideoFolder")  # datasets whose images or clips may differ in size
+
+
+FOR_CLIPS = ("VideoResNet",)
 
 
 def answer(model, images):
-    """Return what a model says of images (N, 1, H, W), as one tensor or a dict."""
+    """Return what a model says of images (N, 1, H, W), or of clips of them, as one tensor or a dict."""
+    if type(model).__name__ in FOR_CLIPS:
+        return model(still(images))
     if "targets" in inspect.signature(model.forward).parameters:
         return torch.cat([found["boxes"] for found in model(list(images.expand(-1, 3, -1, -1)))])
     return model(images)
+
+
+def still(images):
+    """Return clips (N, C, 4, H, W) in which nothing moves."""
+    return images.unsqueeze(2).expand(-1, -1, 4, -1, -1)
 
 
 @pytest.fixture(params=[name for name in own(MODELS) if name not in (*DETECTORS, *PARTS)])
@@ -345,7 +360,7 @@ def made(name, **options):
 def test_own_models_train(model_name, side):
     model = made(model_name, image_size=side, num_classes=7)
     images = torch.rand(4, 1, side, side)
-    logits = model(images)
+    logits = answer(model, images)
     shape = (4, 7, side, side) if model_name in SEGMENTERS else (4, 7)
     assert logits.shape == shape
     assert logits.dtype == torch.float32
@@ -355,7 +370,7 @@ def test_own_models_train(model_name, side):
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
     with torch.device("meta"):
-        assert made(model_name, image_size=side, num_classes=7)(images.to("meta")).shape == shape
+        assert answer(made(model_name, image_size=side, num_classes=7), images.to("meta")).shape == shape
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -400,9 +415,11 @@ def test_own_models_keep_all_in_their_state_dict(model_name):
 
 @pytest.mark.parametrize("model_name", [name for name in own(MODELS) if name not in (*TWO_STAGES, *PARTS)])
 def test_own_models_are_exported(model_name):
-    model, images = made(model_name).eval(), torch.rand(3, 1, 28, 28)
+    model, images, two = made(model_name).eval(), torch.rand(3, 1, 28, 28), torch.rand(2, 1, 28, 28)
+    if model_name in FOR_CLIPS:
+        images, two = still(images), still(two)
     batch = torch.export.Dim("batch", min=1, max=64)
-    exported = torch.export.export(model, (torch.rand(2, 1, 28, 28),), dynamic_shapes=({0: batch},))
+    exported = torch.export.export(model, (two,), dynamic_shapes=({0: batch},))
     torch.testing.assert_close(exported.module()(images), model(images))
 
 
@@ -419,6 +436,18 @@ def test_adopted_segmenters_train(name):
     assert list(losses) == ["loss", *["aux_loss"] * bool(aux)]
     assert all(loss.shape == () for loss in losses.values())
     assert task.predict(batch)["scores"].shape == (2, 5, 64, 64)
+
+
+@pytest.mark.parametrize("name", [*one_of_each(name for name in OTHERS if "video" in MODELS.find(name).target)])
+def test_adopted_classifiers_of_clips_train(name):
+    side = 224 if name.startswith(("mvit", "s3d")) else 32
+    with torch.device("meta"):
+        task = Classification(model=MODELS.build({"type": name, "num_classes": 5}), loss=nn.CrossEntropyLoss())
+        clip = torch.empty(2, 16, 3, side, side, dtype=torch.uint8)
+        batch = {"clip": clip, "label": torch.zeros(2, dtype=torch.int64)}
+        task(batch)["loss"].backward()
+    assert all(parameter.grad is not None for parameter in task.parameters())
+    assert task.predict(batch)["scores"].shape == (2, 5)
 
 
 # Losses, optimizers, schedules
@@ -658,12 +687,12 @@ def dataset_spec(request, pictures):
 
 
 @pytest.mark.parametrize(
-    "dataset_spec", [name for name in own(DATASETS) if name not in (*OF_OBJECTS, *MIXED)], indirect=True
+    "dataset_spec", [name for name in own(DATASETS) if name not in (*OF_UNLIKE_SIZES, *MIXED)], indirect=True
 )
 def test_own_datasets_give_what_they_say(dataset_spec):
     dataset = DATASETS.build(dataset_spec)
     blank, classes = dict(dataset.info.sample), dataset.info.classes  # before anything is read
-    assert len(classes) == (number := 7 if dataset_spec["type"] == "ShapeScenes" else 10)
+    assert len(classes) == (number := {"ShapeScenes": 7, "ShapeClips": 8}.get(dataset_spec["type"], 10))
     dataset.open()
     dataset.open()
     count = len(dataset)
@@ -682,7 +711,7 @@ def test_own_datasets_give_what_they_say(dataset_spec):
             assert (value.shape, value.dtype) == (blank[key].shape, blank[key].dtype), key
             assert torch.equal(tensors[key][index], value), key
         assert 0 <= int(sample["label"]) < number
-    assert tensors["image"].max() > 0
+    assert pixels(tensors).max() > 0
     assert set(tensors["label"].tolist()) == set(range(number))
     assert dataset.info.name == name
 
@@ -709,7 +738,15 @@ def test_datasets_of_objects_say_what_they_hold_and_read_nothing_before(name, mo
     assert len(dataset) == 0
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if name not in own(DATASETS)])
+@pytest.mark.parametrize("name", REFUSED["datasets"])
+def test_adopted_datasets_of_videos_are_refused(name):
+    needed = {"frames_per_clip": 8} | ({} if name == "Kinetics" else {"annotation_path": "lists"})
+    message = refusal(train={"dataset": {"type": name, **needed}})
+    assert message.startswith(f"<dict>: train.dataset: {name} needs a decoder")
+    assert REFUSED["datasets"][name] in message
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name not in (*own(DATASETS), *REFUSED["datasets"])])
 def test_adopted_datasets_are_adapted_and_read_nothing(name, monkeypatch):
     monkeypatch.setattr("builtins.open", lambda *arguments, **options: pytest.fail("a file was opened"))
     dataset = DATASETS.build({"type": name})

@@ -8,7 +8,8 @@ key       in a sample         in a batch             meaning
 ========  ==================  =====================  ==================================================
     @property
 image     uint8 (C, H, W)     uint8 (N, C, H, W)     pixels 0..255; floats are taken to be 0..1 already
-label     int64 ()            int64 (N,)             class index of the whole image
+clip      uint8 (T, C, H, W)  uint8 (N, T, C, H, W)  frames of a video in order, where there is no image; else like it
+label     int64 ()            int64 (N,)             class index of the whole image or clip
 mask      int64 (H, W)        int64 (N, H, W)        class index of each pixel, 255 to ignore
 boxes     float32 (M, 4)      list of N (M, 4)       x1, y1, x2, y2 in pixels
 labels    int64 (M,)          list of N (M,)         class index of each box
@@ -70,6 +71,7 @@ class DataInfo:
             boxes has a background. A dataset that gives further classes of an image names them here.
         sample: a blank sample of the right shapes and dtypes; empty if unknown.
         keys: what a sample holds, where it is known but the shapes are not.
+        frames: how many frames a clip has, likewise.
     """
 
     name: str
@@ -77,6 +79,7 @@ class DataInfo:
     others: Mapping[str, tuple[str, ...]] = field(factory=dict, eq=False, repr=False)
     sample: Sample = field(factory=dict, eq=False, repr=False)
     keys: tuple[str, ...] = ("image", "label")
+    frames: int = 1
 
     def classes_of(self, key: str) -> tuple[str, ...]:
         """Return the name of each class of ``key`` in a sample, such as ``"mask"``; empty if unknown."""
@@ -98,14 +101,22 @@ class DataInfo:
         return tuple(self.sample) or self.keys
 
 
-def blank_sample(keys: Collection[str], height: int, width: int, channels: int = 3) -> Sample:
+def pixels(values: Mapping[str, Any]) -> Any:
+    """Return the image, or else the clip, of a sample or a batch; None if there is neither."""
+    return values.get("image", values.get("clip"))
+
+
+def blank_sample(keys: Collection[str], height: int, width: int, channels: int = 3, frames: int = 1) -> Sample:
     """Return a black image with one object as large as itself, of class 0, and of what is known of it ``keys``.
+
+    Where ``clip`` is one of the keys, it has so many ``frames``.
 
     >>> {key: tuple(value.shape) for key, value in blank_sample(("image", "boxes", "mask"), 24, 32).items()}
     {'image': (3, 24, 32), 'mask': (24, 32), 'boxes': (1, 4)}
     """
     whole: Sample = {
         "image": torch.zeros(channels, height, width, dtype=torch.uint8),
+        "clip": torch.zeros(frames, channels, height, width, dtype=torch.uint8),
         "label": torch.zeros((), dtype=torch.int64),
         "mask": torch.zeros(height, width, dtype=torch.int64),
         "boxes": torch.tensor([[0.0, 0.0, width, height]]),

@@ -148,13 +148,13 @@ def _size(sample: Sample) -> tuple[int, ...]:
 FLOATS = (torch.uint8, torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # The dimensions and dtypes of the table in `visreg.data`.
 SHAPES: Mapping[str, tuple[int, tuple[torch.dtype, ...]]] = {
-    "image": (3, FLOATS), "label": (0, (torch.int64,)), "mask": (2, (torch.int64,)), "boxes": (2, (torch.float32,)),
-    "labels": (1, (torch.int64,)), "masks": (3, (torch.bool,)), "crowd": (1, (torch.bool,)),
-    "area": (1, (torch.float32,)),
+    "image": (3, FLOATS), "clip": (4, FLOATS), "label": (0, (torch.int64,)), "mask": (2, (torch.int64,)),
+    "boxes": (2, (torch.float32,)), "labels": (1, (torch.int64,)), "masks": (3, (torch.bool,)),
+    "crowd": (1, (torch.bool,)), "area": (1, (torch.float32,)),
 }  # fmt: skip
 RULES: Mapping[str, Callable[[Tensor, Sample, int], Iterator[str]]] = {
-    "image": _image, "label": _labels, "mask": _mask, "boxes": _boxes, "labels": _labels, "masks": _masks,
-    "crowd": _one_each, "area": _one_each,
+    "image": _image, "clip": _image, "label": _labels, "mask": _mask, "boxes": _boxes, "labels": _labels,
+    "masks": _masks, "crowd": _one_each, "area": _one_each,
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from visreg.config import ConfigPath
+from visreg.data import pixels
 from visreg.errors import ConfigError, VisregError
 from visreg.options import options_of
 from visreg.registry import Registry, Spec, kind_of
@@ -19,10 +20,10 @@ LOOK_BACK = 6  # operations between a log-softmax and what a loss is given
 
 
 def shape_of(values: Any) -> str:
-    """Return the shape of a sample's or batch's image, as text; of anything else, its type."""
+    """Return the shape of a sample's or batch's image or clip, as text; of anything else, its type."""
     if not isinstance(values, Mapping):
         return type(values).__name__
-    image = values.get("image")
+    image = pixels(values)
     return str(tuple(image.shape)) if isinstance(image, Tensor) else type(image).__name__
 
 
@@ -36,19 +37,19 @@ def kept(value: Any, before: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_image(values: Mapping[str, Any]) -> None:
-    """Make sure that the image is still a tensor.
+    """Make sure that the image or clip is still a tensor.
 
     Raises:
         TypeError: if a transform made something else of it.
     """
-    image = values.get("image")
+    image = pixels(values)
     if not isinstance(image, Tensor):
         raise TypeError(f"it leaves the image as a {type(image).__name__}; end with dict(type='ToImage'), or remove it")
 
 
 def advice(values: Any, error: Exception) -> str:
     """Return what to do about a transform that fails on ``values``, where that is known."""
-    image = values.get("image") if isinstance(values, Mapping) else None
+    image = pixels(values) if isinstance(values, Mapping) else None
     if isinstance(image, Tensor) and image.dtype == torch.uint8 and "float" in str(error).lower():
         return "; put dict(type='ToDtype', dtype='float32', scale=True) before it"
     return "; write a whole number with a point, such as 1.0" if "not implemented for 'Long'" in str(error) else ""
@@ -97,6 +98,22 @@ def hint(module: nn.Module, shape: Any) -> str:
         return f"; its in_channels must be {shape[1]}"
     if shape and "targets" in inspect.signature(module.forward).parameters:  # Detection would give it a list
         return "; it computes its own losses: the task of such a model is Detection"
+    return ""
+
+
+def wrong_kind(stack: Sequence[tuple[str, nn.Module, Any]], batch: Mapping[str, Any]) -> str:
+    """Return what to say of a model for images that fails on clips, or the other way around; else nothing.
+
+    Args:
+        stack: as of `innermost`.
+        batch: what was given to the task.
+    """
+    kinds = {type(layer) for name, module, _ in stack if name == "model" for layer in module.modules()}
+    ndim = len(stack[-1][2] or ())
+    if "clip" in batch and ndim == 5 and nn.Conv2d in kinds and nn.Conv3d not in kinds:
+        return "is for images, but the samples are clips (T, C, H, W); take a model for clips, such as r3d_18"
+    if "image" in batch and ndim == 4 and nn.Conv3d in kinds:
+        return "is for clips, but the samples are images (C, H, W); take a model for images, such as resnet18"
     return ""
 
 

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from visreg import dist
 from visreg.config import ConfigPath
-from visreg.data import Batch, DataInfo, Sample, Transform, blank_sample, collate, to_device
+from visreg.data import Batch, DataInfo, Sample, Transform, blank_sample, collate, pixels, to_device
 from visreg.diagnosis import (
     advice,
     call_of,
@@ -35,6 +35,7 @@ from visreg.diagnosis import (
     own_paths,
     place_of,
     shape_of,
+    wrong_kind,
 )
 from visreg.errors import ConfigError, suggest
 from visreg.generators import seeded
@@ -351,18 +352,24 @@ class _DryRun:
         """Return which part of the task an exception blames, by the innermost module that was at work."""
         where, module, shape = stack[-1] if stack else ("", None, None)
         path, spec = place_of(where, self._sections())
+        if isinstance(error, KeyError) and path == ("task",) and error.args[0] not in batch:
+            have = ", ".join(repr(key) for key in batch if key != "index")
+            return path, f"needs {error.args[0]!r}, but the samples of {name}.dataset have {have}"
         if module is None or path[0] != "model":
             return path, f"cannot be computed: {message_of(error)}"
+        if kind := wrong_kind(stack, batch):
+            return ("model", "type"), f"{self.schema.model['type']} {kind}, in {name}.dataset"
         where = where.removeprefix("model").removeprefix(".")
         leaf = f"{where!r}, {module}, given {shape}" if not list(module.children()) else f"{where or 'forward'!r}"
         reason = f"in {leaf}: {message_of(error)}{hint(module, shape)}"
-        sample = tuple(batch["image"].shape)[1:]
-        for option, sizes in (("in_channels", sample[:1]), ("image_size", sample[1:])):
+        sample, images = tuple(pixels(batch).shape)[1:], "images" if "image" in batch else "clips"
+        for option, sizes in (("in_channels", sample[-3:-2]), ("image_size", sample[-2:])):
             if isinstance(spec.get(option), int) and {spec[option]} != {*sizes} and "heads" not in path:
-                return (*path, option), f"is {spec[option]}, but the images of {name} are {sample}: {reason}"
-        if sample[0] == 1 and "its in_channels" in reason and "in_channels" not in options_of(MODELS.get(spec["type"])):
+                return (*path, option), f"is {spec[option]}, but the {images} of {name} are {sample}: {reason}"
+        grey = sample[-3:-2] == (1,) and "its in_channels" in reason
+        if grey and "in_channels" not in options_of(MODELS.get(spec["type"])):
             reason = f"{reason.rpartition(';')[0]}; add dict(type='RGB') to {name}.transforms"
-        taken = "features" if "heads" in path else "images"
+        taken = "features" if "heads" in path else images
         return path, f"cannot take the {taken} {shape if taken == 'features' else sample} of {name}: {reason}"
 
     def _are_scalars(self, losses: Mapping[str, Any]) -> bool:
@@ -439,7 +446,7 @@ def _blank(predictions: Any) -> Any:
 
 def _guesses(info: DataInfo) -> list[Sample]:
     """Return samples of unlike sizes, for data whose size is not known: transforms may make them alike."""
-    return [blank_sample(info.keys, *size) for size in ((301, 403), (520, 390))]
+    return [blank_sample(info.keys, *size, frames=info.frames) for size in ((301, 403), (520, 390))]
 
 
 def _to(batch: Batch, device: str) -> Batch:

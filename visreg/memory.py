@@ -12,7 +12,7 @@ from attrs import frozen
 from torch import Tensor
 
 from visreg import dist
-from visreg.data import RAGGED, Dataset, Sample, Transform
+from visreg.data import RAGGED, Dataset, Sample, Transform, pixels
 from visreg.samples import persist, read
 from visreg.transform import first_obstacle, obstacle, split_fixed, transform_batch, transform_sample
 
@@ -91,7 +91,7 @@ def _split(sample: Sample, transforms: Sequence[Transform]) -> tuple[list[Transf
     count = 0
     for transform in fixed:
         before, sample = sample, transform_sample(sample, [transform], 0)
-        dtypes = [getattr(values.get("image"), "dtype", None) for values in (before, sample)]
+        dtypes = [getattr(pixels(values), "dtype", None) for values in (before, sample)]
         if dtypes[0] == torch.uint8 != dtypes[1]:
             break
         count += 1

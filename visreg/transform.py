@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from visreg.data import PLACED, Batch, Sample, Transform
+from visreg.data import PLACED, Batch, Sample, Transform, pixels
 from visreg.random_draws import Draws
 
 Drawn = dict[str, Any]
@@ -43,6 +43,8 @@ class RandomTransform(ABC):
 
         `alone` is then called, sample by sample, with a random state that was seeded for the sample.
         """
+        if "clip" in keys:
+            return "the frames of a clip must be changed alike"
         others = sorted(PLACED.intersection(keys) - {"mask"}) if self.moves else []
         return f"it moves {' and '.join(others)}" if others else ""
 
@@ -62,7 +64,7 @@ class RandomTransform(ABC):
 
     def sample(self, sample: Sample, draws: Draws) -> Sample:
         """Return a sample changed, as it would be in a batch."""
-        image = sample["image"]
+        image = pixels(sample)
         if not isinstance(image, Tensor) or image.ndim != 3 or self.obstacle(sample):
             return self.alone(sample)
         one: Batch = {key: sample[key][None] for key in ("image", "mask") if key in sample}
@@ -71,7 +73,7 @@ class RandomTransform(ABC):
 
     def __call__(self, values: Any) -> Any:
         """Return a sample or a batch changed; its randomness comes from torch's generator, for lack of keys."""
-        image, label = values["image"], values.get("label")
+        image, label = pixels(values), values.get("label")
         if getattr(image, "ndim", 3) == 3 or getattr(label, "ndim", 1) == 0:
             return self.sample(values, Draws(torch.randint(1 << 62, (1,))))
         return self.batch(values, Draws(torch.randint(1 << 62, (len(image),), device=image.device)))

@@ -8,7 +8,8 @@ from torchvision.ops import masks_to_boxes
 
 from visreg.check import check_config
 from visreg.config import config_from
-from visreg.datasets.shapes import CLASSES, CLUTTER, TARGETS, VISIBLE, ShapeScenes, _templates
+from visreg.datasets.scene import CLASSES, CLUTTER, VISIBLE, _templates
+from visreg.datasets.shapes import TARGETS, ShapeScenes
 from visreg.errors import ConfigError
 
 

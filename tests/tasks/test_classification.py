@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import namedtuple
 
 import pytest
@@ -118,3 +119,16 @@ def test_mismatch_of_outputs_and_classes():
     assert classification.mismatch(BATCH, DataInfo(name="unknown")) is None
     assert classification.mismatch(BATCH, DataInfo(name="three", classes=("a", "b", "c"))) is None
     assert "3 outputs for the 2 classes" in classification.mismatch(BATCH, DataInfo(name="two", classes=("a", "b")))
+
+
+def test_a_clip_is_normalised_frame_by_frame_and_its_channels_come_first():
+    model = Constant(torch.zeros(2, 5))
+    task = Classification(model=model, loss=nn.CrossEntropyLoss(), mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
+    clip = torch.randint(0, 256, (2, 4, 3, 6, 7), dtype=torch.uint8)
+    batch = {"clip": clip, "label": torch.tensor([0, 1])}
+    assert task(batch)["loss"] == pytest.approx(math.log(5))
+    assert model.seen.shape == (2, 3, 4, 6, 7)
+    for frame in range(4):
+        assert torch.equal(model.seen[:, :, frame], task.preprocess(clip[:, frame]))
+    assert task.predict(batch)["scores"].shape == (2, 5)
+    assert task.mismatch(batch, DataInfo(name="clips", classes=tuple("abcde"))) is None

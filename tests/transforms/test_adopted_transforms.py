@@ -149,3 +149,41 @@ def test_it_can_be_sent_to_workers():
     move = pickle.loads(pickle.dumps(transform("RandomAffine", degrees=10, fill=3)))
     assert move(dotted())["mask"].shape == (40, 40)
     assert pickle.loads(pickle.dumps(transform("SanitizeBoundingBoxes")))(dotted())["labels"].tolist() == [0, 1]
+
+
+OF_CLIPS = (
+    {"type": "RandomResizedCrop", "size": 8}, {"type": "RandomHorizontalFlip"}, {"type": "RandomCrop", "size": 9},
+    {"type": "RandomRotation", "degrees": 40}, {"type": "ColorJitter", "brightness": 0.5, "hue": 0.2},
+    {"type": "RandAugment"}, {"type": "JPEG", "quality": [20, 80]}, {"type": "ElasticTransform"},
+    {"type": "RandomApply", "transforms": [{"type": "RandomInvert", "p": 0.5}], "p": 0.9},
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")  # JPEG's
+@pytest.mark.parametrize("spec", OF_CLIPS, ids=lambda spec: spec["type"])
+def test_all_frames_of_a_clip_are_changed_alike(spec):
+    still = torch.randint(0, 256, (1, 3, 48, 48), dtype=torch.uint8).expand(5, -1, -1, -1)
+    made = []
+    for draw in range(10):
+        with seeded(draw):
+            sample = TRANSFORMS.build(spec)({"clip": still, "label": torch.tensor(3)})
+        assert type(sample["clip"]) is Tensor
+        assert (sample["clip"] == sample["clip"][:1]).all()
+        assert sample["clip"].dtype == torch.uint8
+        assert int(sample["label"]) == 3
+        made.append(sample["clip"])
+    assert any(not torch.equal(made[0], other) for other in made[1:])
+
+
+@pytest.mark.parametrize("name", ["MixUp", "CutMix", "Cutout"])
+def test_what_is_for_images_alone_says_so_of_clips(name):
+    mix = TRANSFORMS.build({"type": name, **({} if name == "Cutout" else {"num_classes": 2})})
+    batch = {"clip": torch.zeros(2, 4, 3, 8, 8), "label": torch.tensor([0, 1])}
+    with pytest.raises(ValueError, match=f"{name} is of no use here: the frames of a clip must be changed alike"):
+        mix(batch)
+
+
+def test_frames_are_taken_out_of_a_clip():
+    clip = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1).expand(8, 3, 4, 4)
+    sample = TRANSFORMS.build({"type": "UniformTemporalSubsample", "num_samples": 3})({"clip": clip})
+    assert sample["clip"][:, 0, 0, 0].tolist() == [0, 3, 7]

@@ -10,6 +10,8 @@ DATASETS.own(
         "digits": "Digits",
         "folder": "ImageFolder",
         "shapes": "ShapeScenes",
+        "shape_clips": "ShapeClips",
+        "video_folder": "VideoFolder",
         "coco": "CocoDetection",
         "voc": "VOCDetection",
         "penn_fudan": "PennFudan",

@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset
 
 from visreg.data import DataInfo, Dataset, Sample, blank_sample, data_root
 from visreg.datasets.files import PATIENCE, DamagedError, fetch_once, reachable
-from visreg.datasets.known import KNOWN, Known
+from visreg.datasets.known import INSTEAD, KNOWN, Known
 from visreg.datasets.pairs import class_indices, pair, stack_of_images
 from visreg.errors import DataError, VisregError
 from visreg.options import options_of
@@ -54,6 +54,9 @@ def _makes_dataset(factory: Callable[..., Any]) -> bool:
 
 
 def _adopt(factory: Callable[..., Any], **arguments: Any) -> Adopted:
+    if _is_torchvisions(factory) and factory.__name__ in INSTEAD:
+        name = factory.__name__
+        raise ValueError(f"{name} needs a decoder that torchvision no longer has; use {INSTEAD[name]} instead")
     return Adopted(factory=factory, arguments=arguments)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import socket
+import stat
 import threading
 import time
 import urllib.error
@@ -14,6 +15,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -71,6 +73,23 @@ class DataFile:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.size:,} bytes, md5 {self.md5}) or {self.name}.gz (md5 {self.packed_md5})"
+
+
+def open_file(path: str | Path, kind: str) -> BinaryIO:
+    """Open an ordinary file; of anything else, reading might never end, nor might opening it.
+
+    Args:
+        path: where it is.
+        kind: what it is to be, for the message, such as ``"an image"``.
+
+    Raises:
+        DamagedError: if it is not one.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115  the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise DamagedError(f"{printable(path)}: cannot be read as {kind}: it is not an ordinary file")
+    return file
 
 
 def unpacked(path: Path, limit: int) -> bytes:

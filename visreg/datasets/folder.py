@@ -1,9 +1,10 @@
-"""Images in folders that are named after their classes."""
+"""What is in folders that are named after their classes, and images there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,54 +28,48 @@ def _is_size(_: object, attribute: Attribute[Any], value: Any) -> None:
 
 
 @define(kw_only=True, eq=False)
-class ImageFolder(Dataset):
-    """Images in ``root/class/`` or ``root/split/class/``, at any depth; the classes are numbered by name.
-
-    A sample has ``image``, uint8 (channels, H, W), and ``label``, int64 ().
+class ClassFolders(Dataset):
+    """What lies in ``root/class/`` or ``root/split/class/``; the classes are numbered by name.
 
     Args:
         root: the folder; where it is not found as it is, it is looked for under the data root.
         split: a folder in it, such as ``"train"``.
-        size: height and width that every image is known to have: shapes can then be checked before anything is read.
         classes: the names of the classes, by index, where they are to be checked before anything is read.
-        channels: 3 for colour, 1 for grey; images are converted.
     """
 
     root: str = field(validator=instance_of(str))
     split: str | None = field(default=None, validator=optional(instance_of(str)))
-    size: int | tuple[int, int] | None = field(default=None, validator=_is_size)
     classes: Sequence[str] | None = field(
         default=None, validator=optional(deep_iterable(instance_of(str), and_(instance_of((list, tuple)), min_len(1))))
     )
-    channels: int = field(default=3, validator=in_((1, 3)))
     found: tuple[str, ...] = field(default=(), init=False, repr=False)
     files: list[tuple[Path, int]] = field(factory=list, init=False, repr=False)
 
-    @property
-    def info(self) -> DataInfo:
-        sample: Sample = {}
-        if self.size is not None:
-            image = torch.zeros(self.channels, *_sides(self.size), dtype=torch.uint8)
-            sample = {"image": image, "label": torch.zeros((), dtype=torch.int64)}
-        return DataInfo(name=Path(self.root).name, classes=self.found or tuple(self.classes or ()), sample=sample)
+    @abstractmethod
+    def within(self, folder: Path) -> list[Path]:
+        """Return the samples of a class, in the same order on every machine.
+
+        Raises:
+            DataError: if there are none.
+        """
 
     def open(self) -> None:
         if self.files:
             return
-        folder = self._folder()
+        folder = self.folder()
         folders = sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] not in "._")
         names = tuple(printable(item.name) for item in folders)
         if not names:
-            raise DataError(f"{printable(folder)}: no folders in it; expected one for each class, with its images")
+            raise DataError(f"{printable(folder)}: no folders in it; expected one for each class, with its samples")
         wanted = tuple(self.classes or names)
         if sorted(wanted) != sorted(names):
             found = ", ".join(names)
             raise DataError(f"{printable(folder)}: expected the classes {', '.join(sorted(wanted))}, found {found}")
         place = dict(zip(names, folders, strict=True))
-        files = [(path, label) for label, name in enumerate(wanted) for path in _images(place[name])]
+        files = [(path, label) for label, name in enumerate(wanted) for path in self.within(place[name])]
         self.found, self.files = wanted, files
 
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
         """Return where the class folders are.
 
         Raises:
@@ -86,6 +81,47 @@ class ImageFolder(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
+    def where(self, index: int) -> str:
+        return str(self.files[index][0]) if index < len(self.files) else ""
+
+    def labels(self) -> Tensor | None:
+        self.open()
+        return torch.tensor([label for _, label in self.files])
+
+
+@define(kw_only=True, eq=False)
+class ImageFolder(ClassFolders):
+    """Images in ``root/class/`` or ``root/split/class/``, at any depth; the classes are numbered by name.
+
+    A sample has ``image``, uint8 (channels, H, W), and ``label``, int64 ().
+
+    Args:
+        root: the folder; where it is not found as it is, it is looked for under the data root.
+        split: a folder in it, such as ``"train"``.
+        classes: the names of the classes, by index, where they are to be checked before anything is read.
+        size: height and width that every image is known to have: shapes can then be checked before anything is read.
+        channels: 3 for colour, 1 for grey; images are converted.
+    """
+
+    size: int | tuple[int, int] | None = field(default=None, validator=_is_size)
+    channels: int = field(default=3, validator=in_((1, 3)))
+
+    @property
+    def info(self) -> DataInfo:
+        sample: Sample = {}
+        if self.size is not None:
+            image = torch.zeros(self.channels, *_sides(self.size), dtype=torch.uint8)
+            sample = {"image": image, "label": torch.zeros((), dtype=torch.int64)}
+        return DataInfo(name=Path(self.root).name, classes=self.found or tuple(self.classes or ()), sample=sample)
+
+    def within(self, folder: Path) -> list[Path]:
+        places = walk(folder)
+        found = [place / name for place, names in places for name in names if Path(name).suffix.lower() in SUFFIXES]
+        if not found:
+            expected = f"expected files ending in {', '.join(sorted(SUFFIXES))}"
+            raise DataError(f"{printable(folder)}: no images in it; {expected}")
+        return sorted(found)
+
     def __getitem__(self, index: int) -> Sample:
         path, label = self.files[index]
         image = read_image(path, "RGB" if self.channels == 3 else "L")
@@ -96,13 +132,6 @@ class ImageFolder(Dataset):
             )
         return {"image": image, "label": torch.tensor(label)}
 
-    def where(self, index: int) -> str:
-        return str(self.files[index][0]) if index < len(self.files) else ""
-
-    def labels(self) -> Tensor | None:
-        self.open()
-        return torch.tensor([label for _, label in self.files])
-
     @property
     def fixed(self) -> bool:
         return True
@@ -112,13 +141,12 @@ def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def _images(folder: Path) -> list[Path]:
-    """Return the image files of a class, in the same order on every machine.
+def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder inside, itself too, with the names of its files that are not hidden, whatever the depth.
 
     Raises:
-        DataError: if there are none, or a folder cannot be read.
+        DataError: if a folder cannot be read.
     """
-    found: list[Path] = []
     seen: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(folder, onerror=_unlisted, followlinks=True):
         known = Path(place).stat()
@@ -126,10 +154,7 @@ def _images(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add((known.st_dev, known.st_ino))
-        found += [Path(place, name) for name in names if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
-    if not found:
-        raise DataError(f"{printable(folder)}: no images in it; expected files ending in {', '.join(sorted(SUFFIXES))}")
-    return sorted(found)
+        yield Path(place), [name for name in names if name[0] != "."]
 
 
 def _unlisted(error: OSError) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from visreg.data import printable
-from visreg.datasets.files import DamagedError
+from visreg.datasets.files import DamagedError, open_file
 from visreg.errors import DataError
 
 MAX_PIXELS = 1 << 26  # 8192 × 8192: a larger one is rather a decompression bomb than a photograph
@@ -62,7 +60,7 @@ def read_mask(path: str | Path) -> Tensor:
 def _read(path: str | Path, convert: Callable[[Image.Image], Tensor]) -> Tensor:
     name = printable(path)
     try:
-        with _open(path) as file, Image.open(file, formats=FORMATS) as image:
+        with open_file(path, "an image") as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{name}: {image.width}×{image.height} is more than {MAX_PIXELS:,} pixels; shrink it")
             image.load()
@@ -73,19 +71,6 @@ def _read(path: str | Path, convert: Callable[[Image.Image], Tensor]) -> Tensor:
         said = printable(f"{error.strerror or error}" if isinstance(error, OSError) else error)
         reason = "not an image, or of a kind not known" if isinstance(error, UnidentifiedImageError) else said
         raise DamagedError(f"{name}: cannot be read as an image: {type(error).__name__}: {reason}") from error
-
-
-def _open(path: str | Path) -> BinaryIO:
-    """Open an ordinary file; of anything else, reading might never end, nor might opening it.
-
-    Raises:
-        DamagedError: if it is not one.
-    """
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115  the caller closes it
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise DamagedError(f"{printable(path)}: cannot be read as an image: it is not an ordinary file")
-    return file
 
 
 def to_tensor(image: Image.Image, mode: Mode | None = None) -> Tensor:

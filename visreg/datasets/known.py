@@ -50,6 +50,13 @@ _CITYSCAPES = {
     28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
 }  # fmt: skip  # of its 34 labels those that its benchmark scores
 
+# Those that cannot be read any more, since torchvision decodes no videos, and what to read their files with.
+INSTEAD = {
+    "HMDB51": "dict(type='VideoFolder', root=…), with the videos of each split in folders of their own",
+    "Kinetics": "dict(type='VideoFolder', root=…, split='train')",
+    "UCF101": "dict(type='VideoFolder', root='UCF-101', listing='ucfTrainTestlist/trainlist01.txt')",
+}
+
 # Those whose number of classes depends on an option are left out, and so are those that are not one label an image.
 KNOWN = {
     "CIFAR10": Known(_CIFAR10, (3, 32, 32)),

@@ -1,4 +1,4 @@
-"""One label for each image."""
+"""One label for each image or clip."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ AUXILIARY_WEIGHTS = {"aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3}
 
 
 class Classification(ImageTask):
-    """Predicts the class of the whole image, ``label`` or another key, from logits (N, C).
+    """Predicts the class of the whole image or clip, ``label`` or another key, from logits (N, C).
 
     In training it may be probabilities (N, C), as MixUp and CutMix make them.
 
-    The model gets float32 images of range 0..1, normalised by ``mean`` and ``std``, which are kept with its weights.
+    The model gets float32 images of range 0..1, normalised by ``mean`` and ``std``, which are kept with its weights; or
+    clips of such images (N, C, T, H, W), where the samples hold a ``clip``.
 
     Args:
-        model: images (N, C, H, W) to logits.
+        model: images (N, C, H, W), or clips (N, C, T, H, W), to logits.
         loss: logits and labels to a scalar, such as ``CrossEntropyLoss``.
         mean: of the pixels, on the scale 0..1: one for each channel, or one for all; 0 where not given.
         std: their standard deviation, likewise; 1 where not given.
@@ -49,7 +50,7 @@ class Classification(ImageTask):
         self.target = target
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        output, label = self.model(self.preprocess(batch["image"])), self._labels(batch)
+        output, label = self.model(self.inputs(batch)), self._labels(batch)
         scores = _logits(output, len(label))
         if label.ndim == 2 and label.shape[1] != scores.shape[1]:
             found = f"labels are mixed of {label.shape[1]} classes, and the model has {scores.shape[1]} outputs"
@@ -67,7 +68,8 @@ class Classification(ImageTask):
         return {self.target: scores.argmax(dim=1), "scores": scores}
 
     def _scores(self, batch: Batch) -> Tensor:
-        return _logits(self.model(self.preprocess(batch["image"])), len(batch["image"]))
+        inputs = self.inputs(batch)
+        return _logits(self.model(inputs), len(inputs))
 
     def mismatch(self, batch: Batch, info: DataInfo) -> str | None:
         outputs = self._scores(batch).shape[1]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from visreg.data import Batch
 from visreg.errors import ConfigError, Problem
 from visreg.task import Task
 
@@ -47,8 +48,14 @@ class ImageTask(Task):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
+    def inputs(self, batch: Batch) -> Tensor:
+        """Return what the model gets: images (N, C, H, W) or, frames behind channels, clips (N, C, T, H, W)."""
+        if "clip" in batch:
+            return self.preprocess(batch["clip"]).transpose(1, 2)
+        return self.preprocess(batch["image"])
+
     def preprocess(self, image: Tensor) -> Tensor:
-        """Return images (N, C, H, W) as the model takes them: float32, scaled to 0..1 if they were uint8, normalised.
+        """Return images (..., C, H, W) in float32, scaled to 0..1 if they were uint8, normalised.
 
         Raises:
             ValueError: if they are of another dtype.

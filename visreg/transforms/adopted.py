@@ -1,7 +1,8 @@
-"""Lets torchvision's transforms see what is an image, a mask or a box, and gives back plain tensors.
+"""Lets torchvision's transforms see what is an image, a clip, a mask or a box, and gives back plain tensors.
 
 torchvision moves what is one of its ``tv_tensors``; of plain tensors it takes the first for an image and leaves the
-others where they were. Outside of its transforms a sample or batch holds plain tensors only.
+others where they were. All frames of a clip are changed alike. Outside of its transforms a sample or batch holds plain
+tensors only.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 from attrs import define
 from torch import Tensor
 from torchvision.transforms import v2
-from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image, Mask, TVTensor
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image, Mask, TVTensor, Video
 
-from visreg.data import IGNORE, PLACED, Transform
+from visreg.data import IGNORE, PLACED, Transform, pixels
 
+TYPED = PLACED | {"clip"}  # what torchvision would not know for what it is
 OF_OBJECTS = ("labels", "crowd", "area")  # what has an entry for each box and does not move
 # Those that make of an image always the same, alone or in a batch; those of the second kind leave its size as it is.
 FIXED_SIZES = frozenset({"CenterCrop", "Grayscale", "Pad", "RGB", "Resize"})
@@ -73,7 +75,7 @@ class Moving:
         """
         held = {key: values[key] for key in self.hidden if key in values}
         shown = {key: value for key, value in values.items() if key not in held} if held else values
-        if PLACED.isdisjoint(shown) or isinstance(shown["image"], TVTensor):
+        if TYPED.isdisjoint(shown) or isinstance(pixels(shown), TVTensor):
             if next(iter(shown)) != "image" and "image" in shown:
                 shown = {"image": shown["image"], **shown}
             made = self.inner(shown)
@@ -89,17 +91,18 @@ class _Plain:
     inner: Transform
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
-        if not isinstance(values.get("image"), TVTensor):
+        if not isinstance(pixels(values), TVTensor):
             return self.inner(values)
         return _typed(self.inner(_plain(values)))
 
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return plain values as torchvision's tensors; 0 in a mask is then what is to be ignored, as what is outside."""
-    image = values["image"]
+    image = pixels(values)
     size = tuple(image.shape[-2:]) if isinstance(image, Tensor) else (image.height, image.width)
     kinds: dict[str, Callable[[Tensor], Tensor]] = {
         "image": Image,
+        "clip": Video,
         "mask": lambda mask: Mask((mask + 1).masked_fill(mask == IGNORE, 0)),
         "masks": Mask,
         "boxes": lambda boxes: BoundingBoxes(boxes, format=BoundingBoxFormat.XYXY, canvas_size=size),
