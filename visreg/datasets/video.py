@@ -109,8 +109,8 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
         open_file(path, "a video") as file,
         av.open(file, container_options=options, metadata_errors="replace") as container,
     ):
-        cover = int(av.stream.Disposition.attached_pic)
-        streams = [each for each in container.streams.video if not int(each.disposition) & cover]
+        cover = av.stream.Disposition.attached_pic
+        streams = [each for each in container.streams.video if not each.disposition & cover]
         if not streams:
             kinds = ", ".join(sorted({each.type for each in container.streams})) or "nothing"
             raise DamagedError(f"{printable(path)}: there is no video in it, only {kinds}")
