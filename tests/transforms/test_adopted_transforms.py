@@ -183,6 +183,11 @@ def test_what_is_for_images_alone_says_so_of_clips(name):
         mix(batch)
 
 
+def test_cutout_is_for_images_alone():
+    with pytest.raises(ValueError, match="Cutout is for images alone"):
+        TRANSFORMS.build({"type": "Cutout", "length": 2})({"clip": torch.zeros(4, 3, 8, 8)})
+
+
 def test_frames_are_taken_out_of_a_clip():
     clip = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1).expand(8, 3, 4, 4)
     sample = TRANSFORMS.build({"type": "UniformTemporalSubsample", "num_samples": 3})({"clip": clip})

@@ -80,11 +80,17 @@ class Move(Recolouring):
 
 
 def torchvisions(transform: Any) -> Transform:
-    """Return torchvision's transform of the same name and options."""
+    """Return torchvision's transform of the same name and options.
+
+    Raises:
+        ValueError: if there is none.
+    """
     from torchvision.transforms import v2
 
     from visreg.transforms.adopted import adopt
 
+    if not hasattr(v2, type(transform).__name__):
+        raise ValueError(f"{type(transform).__name__} is for images alone, and not for clips")
     options = {each.name: getattr(transform, each.name) for each in attrs.fields(type(transform)) if each.init}
     return adopt(getattr(v2, type(transform).__name__), **options)
 
