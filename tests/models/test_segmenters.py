@@ -119,6 +119,7 @@ def test_a_backbone_for_other_channels():
         ({"backbone": "vgg11", "output_stride": 16}, "it halves stride 16 by MaxPool2d"),
         ({"backbone": "resnet18", "output_stride": 4}, "output_stride: must be 8, 16 or 32"),
         ({"backbone": "resnet18", "channels": 0}, "channels: must be 1 or more"),
+        ({"backbone": "resnet18", "dropout": 1.0}, "dropout: must be from 0 to below 1"),
     ],
 )
 def test_impossible_options_are_named(options, message):

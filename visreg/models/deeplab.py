@@ -36,6 +36,7 @@ class DeepLabV3Plus(nn.Module):
         weights_backbone: the backbone's pretrained weights by torchvision's name, such as ``"IMAGENET1K_V1"``.
         dilate: keep, and dilate, the backbone's layers behind ``output_stride``, as in the paper; ``False`` leaves them
             off, which makes a small network of a large one.
+        dropout: share of the context that is left out while training; few channels want less.
 
     Raises:
         ValueError: if an option is impossible, or the backbone is no stack of convolutions.
@@ -52,14 +53,18 @@ class DeepLabV3Plus(nn.Module):
         rates: Sequence[int] | None = None,
         weights_backbone: str | None = None,
         dilate: bool = True,
+        dropout: float = 0.5,
     ) -> None:
         super().__init__()
         check_positive(num_classes=num_classes, in_channels=in_channels, channels=channels)
         if output_stride not in RATES:
             raise ValueError(f"output_stride: must be 8, 16 or 32, got {output_stride}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout: must be from 0 to below 1, got {dropout}")
         self.backbone = Features(backbone, (low_stride, output_stride), in_channels, weights_backbone, dilate)
         low, high = self.backbone.channels
         self.context = ASPP(high, list(rates or RATES[output_stride]), channels)
+        self.context.project[-1].p = dropout  # torchvision's is fixed
         self.edges = nn.Sequential(nn.Conv2d(low, EDGES, 1, bias=False), nn.BatchNorm2d(EDGES), nn.ReLU())
         self.decoder = nn.Sequential(
             nn.Conv2d(channels + EDGES, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
