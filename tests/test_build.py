@@ -147,6 +147,31 @@ def test_other_precisions_train_nearly_the_same(precision):
     assert other.scaler.is_enabled() == (precision == "fp16")
 
 
+def test_channels_last_trains_the_same_but_for_the_last_bits():
+    one, other = (trained(run={"channels_last": last}, model=CONVNET) for last in (False, True))
+    kernels = [weight for weight in other.task.parameters() if weight.ndim == 4]
+    assert kernels
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
+    close_weights(other, one, rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_with_channels_last_is_resumed_exactly(tmp_path):
+    def made(folder):
+        run = {"channels_last": True, "epochs": 3, "work_dir": str(tmp_path / folder)}
+        hooks = [{"type": "EMA"}, {"type": "Checkpoint"}]
+        return build_runner(tiny_config(run=run, hooks=hooks, model=CONVNET))
+
+    whole = made("whole")
+    whole.train()
+    killed = made("killed")  # now, since building seeds what dropout draws from
+    killed.total_steps = 2 * killed.steps_per_epoch
+    killed.train()
+    again = made("killed")
+    again.load_state_dict(resume(tmp_path / "killed" / "checkpoints"))
+    again.train()
+    same_weights(again, whole)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_run_is_nearly_one_that_is_not():

@@ -140,6 +140,8 @@ class _Builder(DataBuilder):
         for report in self.weights.reports:
             tell(report, task, loader.info.classes if loader is not None else ())
         task = task.to(self.device)
+        if self.run.channels_last:  # a convolution takes the order of its weights over
+            task = task.to(memory_format=torch.channels_last)
         if loader is not None:
             self._try(task, loader)
         if dist.world_size() > 1:

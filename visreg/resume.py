@@ -46,6 +46,7 @@ BREAKING: Mapping[ConfigPath, str] = {
     ("run", "precision"): "the rounding of every product",
     ("run", "accumulate"): "the order of every sum over a batch",
     ("run", "compile"): "the order of sums",
+    ("run", "channels_last"): "the order of sums",
     ("run", "deterministic"): "which algorithms compute",
     ("hooks",): "what is done to weights and gradients",
 }

@@ -42,6 +42,7 @@ class Runner:
     Attributes:
         total_steps: the step that training ends at.
         eval_steps: evaluate whenever this many more steps are done, and at the end; 0 for never.
+        compile: whether to compile the training step, or the mode to do so in.
         accumulate: how many parts to cut each batch into, to save memory; the gradients are those of the whole.
         steps_per_epoch: how many optimizer steps an epoch takes: one for each batch.
         step: how many optimizer steps are done; position and epoch follow from it.
@@ -70,7 +71,7 @@ class Runner:
     eval_steps: int = field(default=0, validator=ge(0))
     accumulate: int = field(default=1, validator=ge(1))
     precision: str = field(default="fp32", validator=in_(DTYPES))
-    compile: bool = False
+    compile: bool | str = False
     device: torch.device = field(factory=lambda: torch.device("cpu"))
     on_nan: str = field(default="stop", validator=in_(("stop", "rollback")))
     max_rollbacks: int = field(default=3, validator=ge(1))

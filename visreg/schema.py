@@ -89,7 +89,10 @@ class RunConfig:
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         precision: of matrix products; weights stay float32.
         accumulate: how many parts to cut each batch into, to save memory; the step is the same.
-        compile: compile the training step with ``torch.compile``.
+        compile: compile the training step with ``torch.compile``; True, or the mode, of which ``"reduce-overhead"``
+            records CUDA graphs and ``"max-autotune"`` tries several kernels.
+        channels_last: keep convolutions' weights, and so what they compute, in the order NHWC: the numbers are the same
+            but for the last bits, and most networks of convolutions faster.
         deterministic: use deterministic algorithms only, where a GPU has others that are faster.
         on_nan: at a loss or gradient that is not finite, ``"stop"``; or ``"rollback"`` to the latest checkpoint and go
             on without that batch.
@@ -104,7 +107,8 @@ class RunConfig:
     device: str = field(default="auto", validator=_device)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: int = field(default=1, validator=ge(1))
-    compile: bool = False
+    compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
+    channels_last: bool = False
     deterministic: bool = False
     on_nan: Literal["stop", "rollback"] = "stop"
     max_rollbacks: int = field(default=3, validator=ge(1))

@@ -52,7 +52,8 @@ class Step:
                 module, device_ids=[runner.device] if runner.device.type == "cuda" else None
             )
             self._no_sync = module.no_sync
-        self._forward = torch.compile(module) if runner.compile else module
+        mode = runner.compile if isinstance(runner.compile, str) else None
+        self._forward = torch.compile(module, mode=mode) if runner.compile else module
 
     def unwrap(self, runner: Runner) -> None:
         """Free the wrapper, its hooks on the parameters, and what it holds of the process group."""
@@ -96,6 +97,8 @@ class Step:
         runner.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]  # torch's
         for name, value in losses.items():
             value = value.detach() if share == 1 else value.detach() * share
+            if runner.compile and share == 1:
+                value = value.clone()  # a CUDA graph's next run overwrites what this one gave
             runner.losses[name] = runner.losses[name] + value if name in runner.losses else value
 
     def _cut_smaller(self, runner: Runner, batch: Batch) -> None:
