@@ -10,7 +10,7 @@ from tests.test_dry_run_detection import changed
 _DATA = {"dataset": {"type": "ShapeClips", "size": 20}, "batch_size": 4}
 CLIPS = {
     "task": {"type": "Classification", "mean": [0.5, 0.5, 0.5], "std": [0.25]},
-    "model": {"type": "VideoResNet", "num_classes": 8, "width": 4},
+    "model": {"type": "VideoConvNet", "num_classes": 8, "width": 4},
     "loss": {"type": "CrossEntropyLoss"},
     "metrics": [{"type": "Accuracy"}],
     "optimizer": {"type": "SGD", "lr": 0.01},
@@ -36,7 +36,7 @@ RIGHT = {
 MISTAKES = [
     ({"model": {"type": "resnet18", "num_classes": 8}}, "model.type", "resnet18 is for images, but the samples are cl"),
     ({"model": {"type": "vit_b_16", "num_classes": 8}}, "model.type", "take a model for clips, such as r3d_18"),
-    ({"train": IMAGES, "val": IMAGES}, "model.type", "VideoResNet is for clips, but the samples are images (C, H, W)"),
+    ({"train": IMAGES, "val": IMAGES}, "model.type", "VideoConvNet is for clips, but the samples are images (C, H, W)"),
     (
         {"train": IMAGES, "val": IMAGES, "model": {"type": "s3d", "num_classes": 8}}, "model.type",
         "s3d is for clips, but the samples are images (C, H, W); take a model for images, such as resnet18",

@@ -187,10 +187,19 @@ def test_a_file_that_was_cut_short_is_named(length, tmp_path):
         read_weights(tmp_path / "w.pth")
 
 
+def test_a_file_of_something_else_gets_no_advice_to_trust_it(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"neither weights nor anything else")
+    with pytest.raises(
+        CheckpointError, match=r"w\.pt: no weights, or damaged: it is neither what torch\.save wrote"
+    ) as caught:
+        read_weights(tmp_path / "w.pt")
+    assert "weights_only" not in str(caught.value)
+
+
 @pytest.mark.parametrize("saved", [{}, [1, 2], {"epoch": 1}, torch.zeros(3)])
 def test_a_file_without_a_state_dict_says_what_it_has(saved, tmp_path):
     torch.save(saved, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="no weights: tensors by name were expected"):
+    with pytest.raises(CheckpointError, match="no weights: it holds no tensors by name"):
         read_weights(tmp_path / "w.pth")
 
 

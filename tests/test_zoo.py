@@ -59,7 +59,7 @@ OPTIONS = {
         },
         "UNetEncoder": {"in_channels": 1, "width": 4, "depth": 2},
         "UNetHead": {"num_classes": 8, "width": 4},
-        "VideoResNet": {"in_channels": 1, "width": 4, "depths": [1, 1]},
+        "VideoConvNet": {"num_classes": 10, "in_channels": 1, "width": 4},
         "FasterRCNN": {"num_classes": 7, **SMALL_RCNN},
         "MaskRCNN": {"num_classes": 7, "mask_channels": 8, **SMALL_RCNN},
         "YOLO": {"in_channels": 1, "num_classes": 7, "strides": [2, 4]},
@@ -327,7 +327,7 @@ OF_OBJECTS = ("CocoDetection", "PennFudan", "VOCDetection", "YOLOFolder")
 OF_UNLIKE_SIZES = (*OF_OBJECTS, "VideoFolder")  # datasets whose images or clips may differ in size
 
 
-FOR_CLIPS = ("VideoResNet",)
+FOR_CLIPS = ("VideoConvNet",)
 
 
 def answer(model, images):

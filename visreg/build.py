@@ -158,7 +158,13 @@ class _Builder(DataBuilder):
         if batch is None:
             return
         task.eval()
-        task.predict(batch)
+        try:
+            task.predict(batch)
+        except ValueError as error:
+            sizes = {key: tuple(value.shape[1:]) for key, value in batch.items() if key in ("image", "clip")}
+            shapes = ", ".join(f"{key} {size}" for key, size in sizes.items())
+            message = f"cannot take the samples of {loader.info.name}, {shapes}: {error}; give all sections a Resize"
+            raise ConfigError([Problem("model", message, self.config.where(("model",)))]) from error
         mismatch = task.mismatch(batch, loader.info)
         task.train()
         if mismatch:

@@ -50,7 +50,7 @@ class Finding:
     def __str__(self) -> str:
         where = f" {self.where}" if self.where and self.where not in self.reason else ""
         place = self.split if self.index is None else f"{self.split}[{self.index}]"
-        return printable(f"{place}{where}: {self.reason}")
+        return printable(f"{place}{where}: {self.reason}".replace("\n  ", " "))
 
 
 def sample_problems(sample: Sample, info: DataInfo, num_classes: int = 0) -> list[str]:

@@ -13,7 +13,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from visreg.archive import UnfitError, inspect
-from visreg.checkpoint import MARK, TRAILER, load, opened
+from visreg.checkpoint import MARK, TRAILER, given, load, opened
 from visreg.errors import CheckpointError, first, suggest
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
@@ -64,13 +64,16 @@ def read_weights(path: str | Path, device: torch.device | str = "cpu") -> Weight
     file is executed: only tensors and plain data are read, and no more of them than the file is long.
 
     Args:
-        path: the file; ``.safetensors`` needs ``pip install "visreg[safetensors]"``.
+        path: the file, or the folder of a run of visreg's, of which it is the newest checkpoint; ``.safetensors`` needs
+            ``pip install "visreg[safetensors]"``.
         device: where to put the tensors.
 
     Raises:
         CheckpointError: if it is missing, damaged, or holds something else.
     """
     path = Path(path).expanduser()
+    if (path / "checkpoints").is_dir():
+        return _of_checkpoint(path, given(path))
     is_checkpoint = _is_checkpoint(path)
     if path.suffix == ".safetensors":
         return Weights(str(path), _safetensors(path, device))
@@ -100,8 +103,10 @@ def load_plain(path: Path, device: torch.device | str = "cpu") -> Any:
         raise CheckpointError(f"{path}: not made of tensors and plain data, or cut short: it holds {error}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read the weights: {error.strerror or error}") from None
+    except pickle.UnpicklingError:  # PyTorch's advice would be to execute what is in the file
+        what = "neither what torch.save wrote of tensors and plain data, nor a checkpoint"
+        raise CheckpointError(f"{path}: no weights, or damaged: it is {what}") from None
     except (
-        pickle.UnpicklingError,
         RuntimeError,
         EOFError,
         LookupError,
@@ -169,8 +174,8 @@ def _state_dict_in(path: Path, found: Any) -> Mapping[str, Any]:
             if isinstance(inner, Mapping) and _named(inner):
                 return inner
         keys = ", ".join(first(map(str, found), 6))
-        raise CheckpointError(f"{path}: no weights: tensors by name were expected, there, under {keys or 'nothing'}")
-    raise CheckpointError(f"{path}: no weights: tensors by name were expected, and it is a {type(found).__name__}")
+        raise CheckpointError(f"{path}: no weights: it holds no tensors by name, only {keys or 'nothing'}")
+    raise CheckpointError(f"{path}: no weights: it holds no tensors by name, but a {type(found).__name__}")
 
 
 def _named(state: Mapping[Any, Any]) -> dict[str, Tensor]:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from visreg.build import build_runner
 from visreg.datasets.coco import CocoDetection
-from visreg.errors import DataError
+from visreg.errors import ConfigError, DataError
 from visreg.objects import check_objects
 
 SQUARE = [[2.0, 1.0, 12.0, 1.0, 12.0, 6.0, 2.0, 6.0]]  # x and y of each corner
@@ -106,6 +107,33 @@ def test_a_segmentation_that_is_none_is_named(root):
 
 def test_images_without_objects_can_be_left_out(root):
     assert len(dataset(root, empty=False)) == 2
+
+
+def test_a_set_without_a_single_object_is_refused(root):
+    write(root, {**content(), "annotations": []})
+    with pytest.raises(DataError, match=r"val\.json: not one of its 3 images has an object"):
+        dataset(root)
+
+
+def test_images_of_a_size_that_the_model_cannot_take_are_named(root):
+    config = {
+        "task": {"type": "Detection"},
+        "model": {"type": "YOLO", "num_classes": 2},
+        "loss": {"type": "YOLOLoss"},
+        "optimizer": {"type": "SGD", "lr": 0.1},
+        "train": {
+            "dataset": {
+                "type": "CocoDetection",
+                "root": f"{root}/val2017",
+                "annotations": f"{root}/annotations/val.json",
+            },
+            "batch_size": 1,
+        },
+        "run": {"steps": 1, "work_dir": str(root / "work")},
+    }
+    wanted = r"model: cannot take the samples of val, image \(3, 20, 30\): .* must divide by the stride 32; give all"
+    with pytest.raises(ConfigError, match=wanted):
+        build_runner(config)
 
 
 def test_files_are_looked_for_under_the_data_root(root, monkeypatch):

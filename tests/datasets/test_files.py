@@ -91,3 +91,13 @@ def test_one_process_fetches_and_all_learn_of_its_failure(monkeypatch):
     with pytest.raises(DataError, match="rank 0 failed"):
         files.fetch_once(True, lambda: calls.append("called"))
     assert calls == ["called"]
+
+
+def test_what_is_missing_beside_what_is_there_is_looked_for_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VISREG_DATA", str(tmp_path / "data"))
+    (tmp_path / "pets").mkdir()
+    with pytest.raises(DataError, match=f"^{tmp_path}/pets/labels: no such folder"):
+        files.located("./pets/labels")
+    with pytest.raises(DataError, match=f"^{tmp_path}/data/cars/labels: no such folder"):
+        files.located("cars/labels")

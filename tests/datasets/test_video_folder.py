@@ -184,7 +184,7 @@ def video_config(root, tmp_path, **section):
             val={**data, "dataset": {**dataset, "split": "val"}, "on_bad_sample": "error"},
             run={"epochs": 2, "work_dir": str(tmp_path / "work")},
         ),
-        "model": {"type": "VideoResNet", "num_classes": 2, "width": 4},
+        "model": {"type": "VideoConvNet", "num_classes": 2, "width": 4},
     }
 
 

@@ -104,6 +104,17 @@ class AnnotatedImages(Dataset):
         return str(self.held[index].image) if index < len(self.held) else ""
 
 
+def with_objects(held: Sequence[Annotated], source: Path) -> list[Annotated]:
+    """Return what was read, in which there must be objects: without any, nothing can be learnt and nothing measured.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if not any(each.labels for each in held):
+        raise DamagedError(f"{source}: not one of its {len(held)} images has an object; look at the annotations")
+    return list(held)
+
+
 def missing_images(source: Path, folder: Path, names: Collection[str]) -> None:
     """Make sure that every image an annotation is of is there.
 

@@ -14,7 +14,14 @@ from attrs.validators import and_, deep_iterable, instance_of, min_len, optional
 from torch import Tensor
 
 from visreg.data import Sample
-from visreg.datasets.annotated import NAMED_AT_ONCE, Annotated, AnnotatedImages, checked_box, missing_images
+from visreg.datasets.annotated import (
+    NAMED_AT_ONCE,
+    Annotated,
+    AnnotatedImages,
+    checked_box,
+    missing_images,
+    with_objects,
+)
 from visreg.datasets.files import DamagedError, located
 from visreg.errors import DataError, suggest
 
@@ -76,9 +83,9 @@ class CocoDetection(AnnotatedImages):
         objects = _by_image(file, content, labels)
         held = [_annotated(file, folder, image, objects[image["id"]], labels) for image in content["images"]]
         self._warn(file, objects, held)
-        self.held = [each for each in held if self.empty or each.labels]
-        if not self.held:
-            raise DataError(f"{file}: no images{'' if self.empty else ' with objects'} in it")
+        if not held:
+            raise DataError(f"{file}: no images in it")
+        self.held = [each for each in with_objects(held, file) if self.empty or each.labels]
         self.found = names
 
     def _warn(self, file: Path, objects: Mapping[Any, Sequence[Any]], held: Sequence[Annotated]) -> None:

@@ -111,7 +111,9 @@ def located(path: str, *, file: bool = False) -> Path:
     Raises:
         DataError: if it is at neither place; offers near names, or says where to put it.
     """
-    place = Path(path) if Path(path).exists() else data_root() / path
+    given, under_root = Path(path), data_root() / path
+    begun = given.parent != Path() and given.parent.is_dir() and not under_root.parent.is_dir()
+    place = given if given.exists() or begun else under_root
     if place.is_file() if file else place.is_dir():
         return place
     beside = [item.name for item in place.parent.iterdir()] if place.parent.is_dir() else []

@@ -11,7 +11,7 @@ from attrs import define, field
 from attrs.validators import and_, deep_iterable, in_, instance_of, min_len, optional
 
 from visreg.data import data_root
-from visreg.datasets.annotated import Annotated, AnnotatedImages, checked_box, missing_images
+from visreg.datasets.annotated import Annotated, AnnotatedImages, checked_box, missing_images, with_objects
 from visreg.datasets.files import DamagedError, located
 from visreg.errors import DataError, suggest
 
@@ -39,7 +39,7 @@ class VOCDetection(AnnotatedImages):
     """
 
     root: str | None = field(default=None, validator=optional(instance_of(str)))
-    year: str = field(default="2012", validator=instance_of(str))
+    year: str | int = field(default="2012", converter=str)
     image_set: str = field(default="train", validator=and_(instance_of(str), min_len(1)))
     difficult: Literal["crowd", "keep"] = field(default="crowd", validator=in_(("crowd", "keep")))
     classes: Sequence[str] = field(
@@ -63,7 +63,7 @@ class VOCDetection(AnnotatedImages):
         if not names:
             raise DataError(f"{listing}: no images in it")
         missing_images(listing, folder / "JPEGImages", [f"{name}.jpg" for name in names])
-        self.held = [self._read(folder, name) for name in names]
+        self.held = with_objects([self._read(folder, name) for name in names], listing)
         self.found = tuple(self.classes)
 
     def _folder(self) -> Path:

@@ -9,7 +9,7 @@ from attrs import define, field
 from attrs.validators import and_, deep_iterable, instance_of, min_len, optional
 
 from visreg.data import Sample
-from visreg.datasets.annotated import Annotated, AnnotatedImages
+from visreg.datasets.annotated import Annotated, AnnotatedImages, with_objects
 from visreg.datasets.files import DamagedError, located
 from visreg.datasets.folder import SUFFIXES
 from visreg.errors import DataError
@@ -55,7 +55,8 @@ class YOLOFolder(AnnotatedImages):
         alone = sorted({file.stem for file in labels.glob("*.txt")} - {file.stem for file in files} - {"classes"})
         if alone:
             raise DamagedError(f"{labels / alone[0]}.txt: there is no such image in {images}")
-        self.held = [_read(file, labels / f"{file.stem}.txt", len(classes)) for file in files]
+        held = [_read(file, labels / f"{file.stem}.txt", len(classes)) for file in files]
+        self.held = with_objects(held, labels)
         self.found = classes
 
     def _classes(self, root: Path) -> tuple[str, ...]:

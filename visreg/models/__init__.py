@@ -13,7 +13,7 @@ MODELS.own(
         "multi_head": "LinearHead MultiHead",
         "rcnn": "FasterRCNN MaskRCNN",
         "unet": "UNet UNetEncoder UNetHead",
-        "video": "VideoResNet",
+        "video": "VideoConvNet",
         "yolo": "YOLO",
     },
 )
