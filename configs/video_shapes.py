@@ -2,8 +2,8 @@
 
     python tools/train.py configs/video_shapes.py
 
-Two CPU minutes. A single frame tells nothing of the class, so that a guess gets 12.5 %, where training stays for its first
-three epochs. torchvision's video models can stand in its place: ``model=dict(type="r3d_18", num_classes=8)``.
+Two CPU minutes. A single frame tells nothing of the class; a guess gets 12.5 %, and for three epochs training does no
+better. torchvision's video models can stand in its place: ``model=dict(type="r3d_18", num_classes=8)``.
 """
 
 task = dict(type="Classification", mean=[0.5], std=[0.25])
