@@ -231,7 +231,7 @@ def at(values, path):
     return values
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem not in HEAVY], ids=lambda path: path.stem)
 def test_finds_every_misspelt_key_and_name_of_the_shipped_configs(path):
     values = load_config(path).values
     tried = suggested = 0
