@@ -116,7 +116,7 @@ def _registered():
         ("train.transforms", [{"type": "Nothing"}], "train.transforms[0]", "give it __call__(sample)"),
         # losses
         ("loss", {"type": "NLLLoss"}, "loss.type", "use CrossEntropyLoss"),
-        ("loss.weight", [1.0, 2.0], "loss", "all 10 classes"),
+        ("loss.weight", [1.0, 2.0], "loss.weight", "has 2 values for 10 classes"),
         ("loss.weight", [1.0] * 9 + [-1.0], "loss.weight", "must be 0 or more"),
         ("loss.label_smoothing", -0.1, "loss.label_smoothing", "must be 0 or more and at most 1"),
         # metrics
@@ -236,9 +236,15 @@ def segmentation(**changes):
             "model",
             "got a dict of 'logits', 'boxes', 'distances', 'points', 'strides'; the task of such",
         ),
-        ({"loss": {"type": "MSELoss"}}, "loss", "must match"),
+        ({"loss": {"type": "MSELoss"}}, "loss", "given float32 (3, 8, 32, 32) and int64 (3, 32, 32)"),
         ({"loss": {"type": "NLLLoss"}}, "loss.type", "log-probabilities"),
-        ({"loss": {"type": "FocalLoss", "weight": [1.0]}}, "loss", "1 values for 8 classes"),
+        ({"loss": {"type": "FocalLoss", "weight": [1.0]}}, "loss.weight", "1 values for 8 classes"),
+        ({"loss": {"type": "CrossEntropyLoss", "weight": [1.0, 2.0]}}, "loss.weight", "has 2 values for 8 classes"),
+        (
+            {"loss": {"type": "SumLoss", "losses": [{"type": "DiceLoss"}, {"type": "FocalLoss", "weight": [1.0]}]}},
+            "loss.losses[1].weight",
+            "has 1 values for 8 classes",
+        ),
         ({"metrics": [{"type": "Accuracy"}]}, "metrics[0]", "no 'label'"),
         ({"metrics": [{"type": "MeanIoU", "num_classes": 5}]}, "metrics[0]", "the 5 classes are 0 to 4"),
         ({"train__dataset": {"type": "ShapeScenes", "targets": ["label"]}}, "task", "the samples have no 'mask'"),
@@ -262,3 +268,18 @@ def test_a_dataset_of_masks_whose_sizes_differ_is_checked_once_transforms_make_t
         ("model.num_classes", "the model has 8 outputs for the 21 classes of train.dataset")
     ]
     assert not problems(segmentation(train=resized, val=resized, model__num_classes=21))
+
+
+def test_images_that_are_too_small_for_a_head_of_the_model_are_said_to_be():
+    values = {**copy.deepcopy(COLOUR), "model": {"type": "inception_v3", "num_classes": 10, "init_weights": False}}
+    small, larger = ([{"type": "Resize", "size": [side, side]}] for side in (96, 299))
+    for section in ("train", "val"):
+        values[section]["transforms"] = small
+    ((path, message),) = problems(values)
+    assert path == "model"
+    assert message.endswith("the images are too small for it: enlarge them by a Resize, or set aux_logits=False")
+    values["model"]["aux_logits"] = False
+    assert problems(values) == []
+    del values["model"]["aux_logits"]
+    values["train"]["transforms"] = larger
+    assert problems(values) == []

@@ -73,7 +73,7 @@ def test_lets_right_configs_pass(values):
             "model",
             "the task of such a model is Detection",
         ),
-        (changed(YOLO, loss={"type": "CrossEntropyLoss"}), "loss", "cannot be computed"),
+        (changed(YOLO, loss={"type": "CrossEntropyLoss"}), "loss", "a loss of dense detectors takes, such as YOLOLoss"),
         (changed(YOLO, metrics=[{"type": "MeanAveragePrecision", "of": "masks"}]), "metrics[0]", "have no 'masks'"),
         (changed(YOLO, metrics=[{"type": "Accuracy"}]), "metrics[0]", "no 'label'"),
         (changed(RCNN, model=MASKS), "task", "the samples have no 'masks'"),

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from visreg.config import ConfigPath
 from visreg.data import pixels
 from visreg.errors import ConfigError, VisregError
 from visreg.options import options_of
 from visreg.registry import Registry, Spec, kind_of
-
-LOOK_BACK = 6  # operations between a log-softmax and what a loss is given
 
 
 def shape_of(values: Any) -> str:
@@ -66,57 +62,6 @@ def call_of(spec: Spec) -> str:
     return f"{spec['type']}({arguments if len(arguments) < 200 else arguments[:200] + '…'})"
 
 
-@contextmanager
-def innermost(task: nn.Module) -> Iterator[list[tuple[str, nn.Module, Any]]]:
-    """Keep a stack of the modules whose forward is under way, each with the shape it was given."""
-    stack: list[tuple[str, nn.Module, Any]] = []
-
-    def enter(name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(module: nn.Module, inputs: Any) -> None:
-            stack.append((name, module, tuple(inputs[0].shape) if inputs and isinstance(inputs[0], Tensor) else None))
-
-        return hook
-
-    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        stack.pop()
-
-    handles = []
-    for name, module in task.named_modules():
-        handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
-    try:
-        yield stack
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def hint(module: nn.Module, shape: Any) -> str:
-    """Return what to do about a module that fails on an input of ``shape``, where that is known."""
-    if isinstance(module, nn.Linear) and shape and shape[-1] != module.in_features:
-        return f"; its in_features must be {shape[-1]}"
-    if isinstance(module, nn.Conv2d) and shape and len(shape) == 4 and shape[1] != module.in_channels:
-        return f"; its in_channels must be {shape[1]}"
-    if shape and "targets" in inspect.signature(module.forward).parameters:  # Detection would give it a list
-        return "; it computes its own losses: the task of such a model is Detection"
-    return ""
-
-
-def wrong_kind(stack: Sequence[tuple[str, nn.Module, Any]], batch: Mapping[str, Any]) -> str:
-    """Return what to say of a model for images that fails on clips, or the other way around; else nothing.
-
-    Args:
-        stack: as of `innermost`.
-        batch: what was given to the task.
-    """
-    kinds = {type(layer) for name, module, _ in stack if name == "model" for layer in module.modules()}
-    ndim = len(stack[-1][2] or ())
-    if "clip" in batch and ndim == 5 and nn.Conv2d in kinds and nn.Conv3d not in kinds:
-        return "is for images, but the samples are clips (T, C, H, W); take a model for clips, such as r3d_18"
-    if "image" in batch and ndim == 4 and nn.Conv3d in kinds:
-        return "is for clips, but the samples are images (C, H, W); take a model for images, such as resnet18"
-    return ""
-
-
 def own_paths(error: Exception, within: ConfigPath = ()) -> list[tuple[ConfigPath, str]]:
     """Return (path, message) of an exception that says itself where in the config the mistake is."""
     problems = error.problems if isinstance(error, ConfigError) else ()
@@ -126,19 +71,6 @@ def own_paths(error: Exception, within: ConfigPath = ()) -> list[tuple[ConfigPat
 def _steps(path: str) -> Iterator[str | int]:
     """Yield the steps of a path such as ``heads.digit.0``."""
     return (int(step) if step.isdigit() else step for step in path.split("."))
-
-
-def place_of(module: str, sections: Mapping[str, Spec | None]) -> tuple[ConfigPath, Spec]:
-    """Return the path and the spec of the innermost spec that made a module of the task, given its name in there."""
-    steps = module.split(".") if module.split(".")[0] in ("model", "loss") else ["task", *module.split(".")]
-    value: Any = sections
-    path: ConfigPath = (steps[0],)
-    spec = sections.get(steps[0]) or {}
-    for end, step in enumerate(steps, start=1):
-        value = value.get(step) if isinstance(value, Mapping) else None
-        if isinstance(value, Mapping) and "type" in value:
-            path, spec = tuple(steps[:end]), value
-    return path, spec
 
 
 def failing_part(
@@ -170,36 +102,6 @@ def _specs_in(value: Any, path: ConfigPath) -> Iterator[tuple[ConfigPath, Spec]]
     elif isinstance(value, Mapping | list | tuple):
         for step, item in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _specs_in(item, (*path, step))
-
-
-@contextmanager
-def given_logits(task: nn.Module) -> Iterator[list[str]]:
-    """Collect the names of those NLLLosses of a task that are given something whose gradient passed no logarithm."""
-    found: list[str] = []
-
-    def look(name: str, inputs: Any) -> None:
-        if isinstance(inputs[0], Tensor) and inputs[0].grad_fn is not None and not _has_log(inputs[0]):
-            found.append(name)
-
-    losses = [(name, module) for name, module in task.named_modules() if type(module) is nn.NLLLoss]
-    handles = [
-        module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs)) for name, module in losses
-    ]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _has_log(value: Tensor) -> bool:
-    """Return whether one of the last operations that led to ``value`` took a logarithm."""
-    nodes: list[Any] = [value.grad_fn]
-    for _ in range(LOOK_BACK):
-        if any("Log" in node.name() for node in nodes):
-            return True
-        nodes = [before for node in nodes for before, _ in node.next_functions if before is not None]
-    return False
 
 
 def message_of(error: Exception) -> str:

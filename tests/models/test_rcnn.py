@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torchvision.models import detection
+from torchvision.ops import roi_align
 
+from visreg.datasets.shapes import ShapeScenes
 from visreg.models.rcnn import FasterRCNN, MaskRCNN
 
 SMALL = {"channels": 16, "hidden": 16, "anchor_size": 8, "proposals": 20, "samples": 16, "sampling_ratio": 1}
@@ -55,6 +57,24 @@ def test_masks():
         found = model.eval()([torch.rand(3, 64, 96)])[0]
     assert found["masks"].shape[1:] == (1, 64, 96)
     assert isinstance(model, detection.FasterRCNN)
+
+
+def test_masks_come_back_where_they_were():
+    dataset = ShapeScenes(size=20, targets=["boxes", "masks"])
+    transform = MaskRCNN(3, mask_channels=8, backbone="csp_n", **SMALL).transform
+    for index in range(20):
+        boxes, masks = (dataset[index][key] for key in ("boxes", "masks"))
+        cells = roi_align(masks[:, None].float(), [box[None] for box in boxes], output_size=28)  # as they are learnt
+        (found,) = transform.postprocess([{"boxes": boxes, "masks": cells}], None, [(64, 64)])
+        found = found["masks"][:, 0] > 0.5
+        overlap = (found & masks).sum(dim=(1, 2)) / (found | masks).sum(dim=(1, 2))
+        assert overlap.min() > 0.95
+    boxes = torch.tensor([[-9.0, -9.0, -2.0, -2.0], [60.5, 3.0, 90.0, 3.0], [-5.0, 10.2, 70.0, 12.0]])
+    (found,) = transform.postprocess([{"boxes": boxes, "masks": torch.ones(3, 1, 28, 28)}], None, [(64, 64)])
+    assert found["masks"].flatten(1).sum(dim=1).tolist() == [0, 0, 2 * 64]
+    assert transform.postprocess([{"boxes": boxes[:0], "masks": torch.ones(0, 1, 28, 28)}], None, [(64, 64)])[0][
+        "masks"
+    ].shape == (0, 1, 64, 64)
 
 
 @pytest.mark.parametrize("size", [14, 28])

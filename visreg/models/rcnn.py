@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import grid_sample
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -22,6 +25,7 @@ from visreg.models.yolo import SIZES, Backbone, stage_channels
 
 CSP = tuple(f"csp_{size}" for size in SIZES)
 CSP_STRIDES, STRIDES = (4, 8, 16), (4, 8, 16, 32)
+TINY = 1e-6  # pixels
 RATIOS = (0.5, 1.0, 2.0)  # of an anchor's height to its width
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -129,6 +133,41 @@ class _AsTheyAre(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision
     def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
         """Return both as they are."""
         return image, target
+
+    def postprocess(
+        self, result: list[dict[str, Tensor]], image_shapes: Any, original_image_sizes: list[tuple[int, int]]
+    ) -> list[dict[str, Tensor]]:
+        """Return what was found with masks (P, 1, H, W) of the images' sizes; in place of cells (P, 1, M, M).
+
+        torchvision rounds boxes to whole pixels before it pastes masks into them, which costs small objects a lot.
+        """
+        for found, size in zip(result, original_image_sizes, strict=False):  # while training nothing is found
+            if "masks" in found:
+                masks = found["masks"]
+                pasted = [_pasted(mask, box, size) for mask, box in zip(masks, found["boxes"].tolist(), strict=True)]
+                found["masks"] = torch.stack(pasted) if pasted else masks.new_zeros(0, 1, *size)
+        return result
+
+
+def _pasted(mask: Tensor, box: Sequence[float], size: tuple[int, int]) -> Tensor:
+    """Return an image (1, H, W) of ``size`` with a mask (1, M, M) in a box, interpolated, and 0 outside."""
+    image = mask.new_zeros(1, *size)
+    rows, down = _across(box[1], box[3], size[0])
+    columns, right = _across(box[0], box[2], size[1])
+    if len(down) and len(right):
+        grid = torch.stack(torch.meshgrid(right, down, indexing="xy"), dim=-1).to(mask)
+        image[:, rows, columns] = grid_sample(mask[None], grid[None], padding_mode="border", align_corners=False)[0]
+    return image
+
+
+def _across(low: float, high: float, pixels: int) -> tuple[slice, Tensor]:
+    """Return which pixels have their centres between two edges, and their places there, -1 to 1.
+
+    A place is that of a pixel's corner, since RoIAlign takes it for the centre when it makes the masks to learn.
+    """
+    first = max(0, math.ceil(low - 0.5))
+    last = max(first, min(pixels, math.ceil(high - 0.5)))
+    return slice(first, last), (torch.arange(first, last) - low) / max(high - low, TINY) * 2 - 1
 
 
 class _Pyramid(nn.Module):

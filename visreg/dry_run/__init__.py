@@ -1,0 +1,9 @@
+"""A run without data or arithmetic: everything a config names is built, and a blank batch goes through it.
+
+Modules are built on torch's meta device, whose tensors have shapes and dtypes but no values, so that a ResNet takes
+milliseconds, no memory and no GPU, and a layer that does not fit the one before it is found all the same.
+"""
+
+from visreg.dry_run.run import dry_run_problems
+
+__all__ = ["dry_run_problems"]

@@ -1,0 +1,70 @@
+"""A blank batch of a split, as its task will see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from visreg.config import ConfigPath
+from visreg.data import Batch, DataInfo, Sample, Transform, blank_sample, collate
+from visreg.diagnosis import advice, check_image, kept, message_of, shape_of
+from visreg.dry_run.parts import FailedError, Parts
+from visreg.generators import seeded
+from visreg.registry import DATASETS, TRANSFORMS
+from visreg.schema import DataConfig
+from visreg.transform import first_obstacle
+
+SAMPLES = 3  # a batch of one hides what broadcasting lets pass
+DRAWS = 6  # of each random transform
+
+
+def blank_batch(parts: Parts, name: str, section: DataConfig) -> tuple[Batch | None, DataInfo | None]:
+    """Return a blank batch as the task will see it, or None where its shape cannot be known."""
+    transforms = parts.build_all(TRANSFORMS, section.transforms, (name, "transforms"))
+    batch_transforms = parts.build_all(TRANSFORMS, section.batch_transforms, (name, "batch_transforms"))
+    try:
+        dataset = parts.build(DATASETS, section.dataset, (name, "dataset"))
+    except FailedError:
+        return None, None
+    info: DataInfo = dataset.info
+    reason = first_obstacle([*transforms.values()], info.sample or info.keys) if section.in_memory is True else ""
+    if reason:
+        parts.found.append(((name, "in_memory"), f"{reason}; set in_memory='auto'"))
+    if len(transforms) < len(section.transforms) or len(batch_transforms) < len(section.batch_transforms):
+        return None, info
+    samples = [dict(info.sample)] if info.sample else _guesses(info)
+    made = [_transform(parts, sample, transforms, (name, "transforms"), bool(info.sample)) for sample in samples]
+    if any(sample is None for sample in made) or len({shape_of(sample) for sample in made}) > 1:
+        return None, info
+    batch = collate([dict(made[0]) for _ in range(SAMPLES)])
+    batch = _transform(parts, batch, batch_transforms, (name, "batch_transforms"), True)
+    return (None if batch is None else {**batch, "index": torch.arange(SAMPLES)}), info
+
+
+def _transform(parts: Parts, value: Any, transforms: Mapping[int, Transform], path: ConfigPath, report: bool) -> Any:
+    """Return ``value`` transformed, or None where that fails; of a guess nothing is reported.
+
+    It is drawn several times, since a transform that does something now and then can fail just then.
+    """
+    made = None
+    for draw in range(DRAWS if transforms else 1):
+        made, place = dict(value), path
+        try:
+            for index, transform in transforms.items():
+                place = (*path, index)
+                with seeded(draw, index):
+                    made = kept(transform(before := made), before)
+            check_image(made)
+        except Exception as error:  # whatever a transform raises, the config named it
+            if report:
+                reason = f"{message_of(error)}{advice(made, error)}"
+                parts.found.append((place, f"fails on a blank {shape_of(made)}: {reason}"))
+            return None
+    return made
+
+
+def _guesses(info: DataInfo) -> list[Sample]:
+    """Return samples of unlike sizes, for data whose size is not known: transforms may make them alike."""
+    return [blank_sample(info.keys, *size, frames=info.frames) for size in ((301, 403), (520, 390))]
