@@ -65,8 +65,10 @@ def options_of(factory: Callable[..., Any]) -> Mapping[str, Option]:
         for name, parameter in _parameters(function).items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 continue
-            annotation = MISANNOTATED.get((function.__name__, name), _resolve(parameter.annotation, hints_of))
-            option = Option(name, annotation, parameter.default, by_argument.get(name), inner=number > 0)
+            field = by_argument.get(name)
+            meant = _resolve(parameter.annotation, _declaring(factory, field.name) if field else hints_of)
+            annotation = MISANNOTATED.get((function.__name__, name), meant)
+            option = Option(name, annotation, parameter.default, field, inner=number > 0)
             found.setdefault(name, option)
     return found
 
@@ -227,6 +229,11 @@ def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
         found = list(inspect.signature(_constructor(function)).parameters.items())[1:]
         return dict(found)
     return inspect.signature(function).parameters
+
+
+def _declaring(factory: Any, name: str) -> Any:
+    """Return which class a field comes from: its module knows what the names in the annotation mean."""
+    return next((base for base in factory.__mro__ if name in vars(base).get("__annotations__", {})), factory)
 
 
 def _resolve(annotation: Any, function: Any) -> Any:

@@ -89,7 +89,8 @@ def test_the_one_before_is_used_and_the_run_ends_as_ever(newest, caplog, damage)
 def test_if_all_are_damaged_each_is_named_with_its_reason(newest):
     before = newest.with_name("step_00000005.pt")
     before.write_bytes(before.read_bytes()[:4096])
-    newest.write_bytes(newest.read_bytes()[:4096] + b"\0" + newest.read_bytes()[4097:])
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[:4096] + bytes([whole[4096] ^ 1]) + whole[4097:])
     with pytest.raises(CheckpointError) as caught:
         resume(newest.parent)
     assert caught.value.exit_code == 4

@@ -260,10 +260,10 @@ def test_a_link_at_the_name_of_a_checkpoint_is_replaced_and_not_followed(tmp_pat
 
 
 def test_a_link_at_the_temporary_name_is_not_followed(tmp_path, monkeypatch):
-    monkeypatch.setattr("visreg.whole_file.secrets.token_hex", lambda _: "guessed")
+    monkeypatch.setattr("visreg.whole_file.os.urandom", lambda size: b"g" * size)
     secret = tmp_path / "secret"
     secret.write_text("mine")
-    (tmp_path / ".visreg-guessed.tmp").symlink_to(secret)
+    (tmp_path / ".visreg-6767676767676767.tmp").symlink_to(secret)
     with pytest.raises(FileExistsError), whole_file(tmp_path / "a"):
         pass
     with pytest.raises(FileExistsError):

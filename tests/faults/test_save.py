@@ -97,9 +97,9 @@ def test_a_temporary_file_that_a_living_process_writes_is_left_alone(tmp_path):
 
 
 def test_a_planted_file_is_not_written_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(whole_file.secrets, "token_hex", lambda _: "guessed")
+    monkeypatch.setattr(whole_file.os, "urandom", lambda size: b"g" * size)
     (tmp_path / "precious").write_text("precious")
-    (tmp_path / ".visreg-guessed.tmp").symlink_to("precious")
+    (tmp_path / ".visreg-6767676767676767.tmp").symlink_to("precious")
     with pytest.raises(FileExistsError), whole_file.whole_file(tmp_path / "a") as file:
         file.write(b"x")
     (tmp_path / "b").symlink_to("precious")
