@@ -105,7 +105,7 @@ def test_the_config_is_right():
         ("task.tasks.parity.loss", ..., "task.tasks.parity.loss", "missing"),
         ("task.tasks.parity.loss", {"type": "MSELoss"}, "task.tasks.parity.loss", "cannot be computed: The size of"),
         ("task.tasks.parity.loss", {"type": "NLLLoss"}, "task.tasks.parity.loss.type", "use CrossEntropyLoss"),
-        ("task.tasks.parity.loss", {**LOSS, "weight": [1.0] * 3}, "task.tasks.parity.loss", "all 2 classes"),
+        ("task.tasks.parity.loss", {**LOSS, "weight": [1.0] * 3}, "task.tasks.parity.loss.weight", "2 classes"),
         ("loss", LOSS, "loss", "of no use, since MultiTask takes none, but its tasks do; move it there"),
         # metrics, and those who wait for them
         ("metrics.0.heads.parity", ("pairty",), "metrics[0].heads.pairty", "no head 'pairty'; did you mean 'parity'?"),
