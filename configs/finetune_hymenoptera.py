@@ -8,8 +8,8 @@ the score was not measured.
 
 Measured was a start from little: what ``resnet18_cifar10.py`` had learnt after the first of its three epochs (58.0 % on
 CIFAR-10). With images of 64×64 pixels, that gave 66.7 % after 10 epochs (seed 0), in 1.6 CPU minutes; always to say
-bees gives 54.2 %. Without these weights it gave 68.6 % (``model.weights=None``): so little is of no help, and of 153 images
-one is 0.7 %.
+bees gives 54.2 %. Without these weights, ``model.weights=None``, it gave 68.6 %: so little is of no help, and one image
+of 153 is 0.7 %.
 
     python tools/train.py configs/finetune_hymenoptera.py --set run.epochs=10 \
         model.weights=work/resnet18_cifar10/checkpoints/step_00000391.pt \
