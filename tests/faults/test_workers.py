@@ -112,7 +112,7 @@ def test_one_sample_that_never_works_ends_the_run_by_name(name, tmp_path, caplog
     assert caught.value.exit_code == 3
     assert f", and so did {RESTARTS} others in its place; " in str(caught.value)
     assert "fragile[13] (photos/13.png)" in str(caught.value)
-    assert len(caplog.messages) == RESTARTS
+    assert sum("another one makes it again" in message for message in caplog.messages) >= RESTARTS
 
 
 def test_it_is_not_skipped_in_silence_either(tmp_path):

@@ -139,7 +139,7 @@ def test_pixels_alone_are_the_image_wherever_they_stand():
 
 def test_colours_leave_all_else_alone():
     sample = dotted()
-    for name, options in (("ColorJitter", {"brightness": 0.9}), ("GaussianBlur", {"kernel_size": 3})):
+    for name, options in (("ColorJitter", {"brightness": [0.5, 0.5]}), ("GaussianBlur", {"kernel_size": 3, "sigma": [2.0, 2.0]})):
         changed = transform(name, **options)(sample)
         assert not torch.equal(changed["image"], sample["image"])
         assert all(torch.equal(changed[key], sample[key]) for key in ("mask", "masks", "boxes", "labels"))
