@@ -139,7 +139,8 @@ def test_pixels_alone_are_the_image_wherever_they_stand():
 
 def test_colours_leave_all_else_alone():
     sample = dotted()
-    for name, options in (("ColorJitter", {"brightness": [0.5, 0.5]}), ("GaussianBlur", {"kernel_size": 3, "sigma": [2.0, 2.0]})):
+    darker, softer = {"brightness": [0.5, 0.5]}, {"kernel_size": 3, "sigma": [2.0, 2.0]}
+    for name, options in (("ColorJitter", darker), ("GaussianBlur", softer)):
         changed = transform(name, **options)(sample)
         assert not torch.equal(changed["image"], sample["image"])
         assert all(torch.equal(changed[key], sample[key]) for key in ("mask", "masks", "boxes", "labels"))
