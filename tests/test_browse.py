@@ -18,6 +18,7 @@ from visreg.build import build_runner
 from visreg.cli import main
 from visreg.config import config_from
 from visreg.data import DataInfo, Dataset
+from visreg.datasets.shapes import ShapeScenes
 from visreg.errors import ConfigError, DataError
 from visreg.pages import Item, article, page
 from visreg.view import build_view, look
@@ -86,6 +87,14 @@ def test_a_sample_of_an_epoch_is_the_very_one_that_training_sees(apart):
     assert seen == 9
     raw = DATASETS.build(SCENES)
     assert all(torch.equal(each.versions[0].sample["image"], raw[index]["image"]) for index, each in shown.items())
+
+
+def test_only_what_is_shown_is_read(monkeypatch):
+    read = []
+    get = ShapeScenes.__getitem__
+    monkeypatch.setattr(ShapeScenes, "__getitem__", lambda self, index: read.append(index) or get(self, index))
+    list(look(build_view(config(in_memory=True), "train", lambda size: torch.tensor([1, 7])), 0, epochs=2, seed=11))
+    assert set(read) == {1, 7}
 
 
 def test_the_pages_hold_together_and_say_what_there_is(tmp_path):

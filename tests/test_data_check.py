@@ -237,3 +237,23 @@ def test_a_stream_is_not_looked_at_and_said_so(config, capsys):
     stream = "train=dict(dataset=dict(type='Endless'), batch_size=4, samples_per_epoch=8)"
     assert run("check", config, "--data", "--workers", 0, "--set", stream) == 0
     assert "train: Endless is a stream: its samples are not looked at" in capsys.readouterr().out
+
+
+def test_all_mistakes_of_annotations_are_listed_each_in_its_line(config, tmp_path, capsys):
+    for folder in ("images", "labels"):
+        (tmp_path / "yolo" / folder).mkdir(parents=True)
+    for number in range(30):
+        Image.new("RGB", (32, 32)).save(tmp_path / "yolo/images" / f"{number}.png")
+        (tmp_path / "yolo/labels" / f"{number}.txt").write_text("0 .5 .5 .2\n")
+    dataset = {"type": "YOLOFolder", "root": str(tmp_path / "yolo"), "classes": ["cat"]}
+    values = [
+        f"train.dataset={dataset}", "train.batch_size=4", "val=None", "metrics=[]", 'task={"type": "Detection"}',
+        'model={"type": "YOLO", "num_classes": 1}', 'loss={"type": "YOLOLoss"}',
+    ]  # fmt: skip
+    assert run("check", config, "--data", "--workers", 0, "--set", *values) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(".txt:1: expected five numbers" in line for line in lines) == 30
+    assert run("train", config, "--set", *values) == 3
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "error: 30 things are wrong:"
+    assert told[-1] == "  ... and 11 more"

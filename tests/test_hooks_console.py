@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import pty
 import re
@@ -9,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import tiny_runner
+from tiny import StopAt, tiny_runner
 
 from visreg.hooks import console as module
 from visreg.hooks.console import Console
+from visreg.metrics.accuracy import Accuracy
 
 
 def test_a_line_for_each_evaluation_says_on_which_data(capsys):
@@ -91,6 +93,7 @@ import sys
 sys.path.insert(0, {str(TINY)!r})
 from tiny import tiny_runner, StopAt
 from visreg.hooks.console import Console
+from visreg.metrics.accuracy import Accuracy
 runner = tiny_runner(hooks=[Console(refresh=1e-9, interval=1e-9), *map(StopAt, map(int, sys.argv[1:]))], epochs=40)
 runner.train()
 print("steps", runner.step, file=sys.stderr)
@@ -149,3 +152,41 @@ def test_an_interrupted_run_gives_the_terminal_back():
 def test_clock():
     assert module._clock(0.4) == "0:00"
     assert module._clock(3600) == "1:00:00"
+
+
+def rows(text):
+    return [re.sub(r"\d+\.\d s$", "", line) for line in text.splitlines() if "val on" in line]
+
+
+@pytest.mark.parametrize("interval", [1e-9, 30.0])
+def test_a_resumed_epoch_tells_the_mean_of_the_whole_epoch(interval, capsys):
+    tiny_runner(hooks=[Console()]).train()
+    wanted = rows(capsys.readouterr().out)
+    first = tiny_runner(hooks=[Console(interval=interval), StopAt(8)])
+    first.train()
+    state = first.state_dict()
+    second = tiny_runner(hooks=[Console(interval=interval), StopAt(100)])
+    second.load_state_dict(state)
+    second.train()
+    assert rows(capsys.readouterr().out) == wanted
+
+
+def test_what_was_not_seen_is_left_out(capsys):
+    class Sizes(Accuracy):
+        def names(self):
+            return ("accuracy", "large")
+
+        def compute(self):
+            return {**super().compute(), "large": math.nan}
+
+    runner = tiny_runner(hooks=[Console()], metrics=[Sizes()])
+    runner.train()
+    assert math.isnan(runner.scores["large"])
+    assert "large" not in capsys.readouterr().out
+
+
+def test_a_slow_run_has_a_speed_too():
+    pace = module._Pace(start_step=0)
+    runner = tiny_runner()
+    runner.step = 1
+    assert re.match(r"0\.\d+ samples/s", pace.progress(runner, pace.tick + 100))

@@ -239,7 +239,7 @@ def check_data(config: Config, plugin_files: Collection[Path] = (), workers: int
             try:
                 dataset, transforms = opened()
             except DataError as error:
-                yield Finding(split, None, "", str(error))
+                yield from (Finding(split, None, "", mistake) for mistake in error.mistakes)
                 continue
             if dataset.stream() is not None:
                 logger.warning("%s: %s is a stream: its samples are not looked at", split, dataset.info.name)

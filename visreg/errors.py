@@ -43,9 +43,18 @@ class InUseError(VisregError):
 
 
 class DataError(VisregError):
-    """Data is missing, damaged or empty."""
+    """Data is missing, damaged or empty.
+
+    Attributes:
+        mistakes: each thing that is wrong, where several were looked for; the message tells of the first.
+    """
 
     exit_code = 3
+
+    def __init__(self, *mistakes: str) -> None:
+        self.mistakes = mistakes
+        several = [f"{len(mistakes)} things are wrong:"] * (len(mistakes) > 1)
+        super().__init__("\n  ".join([*several, *first(mistakes)]))
 
 
 class CheckpointError(VisregError):

@@ -17,7 +17,7 @@ from visreg.build import build_evaluator
 from visreg.checkpoint import given, run_folder
 from visreg.config import Config, apply_overrides, config_from, loads_json
 from visreg.errors import ResourceError
-from visreg.metric import Columns
+from visreg.metric import Columns, known
 from visreg.misfit import TO_USE, check_classes, check_form
 from visreg.whole_file import write_whole
 
@@ -100,7 +100,7 @@ def print_scores(result: Result) -> None:
     console = Console(width=None if sys.stdout is not None and sys.stdout.isatty() else 160)
     print(f"{result.checkpoint} (step {result.step}), {result.split} on {result.data}")
     table = Table("score", Column("value", justify="right"))
-    for name, value in result.scores.items():
+    for name, value in known(result.scores).items():
         table.add_row(name, f"{value:.4f}")
     console.print(table)
     for found in result.per_class:

@@ -198,7 +198,8 @@ class SampleLoader(_Batched):
             if bad:
                 what = "replaced by others" if self.batching.train else "left out of the scores"
                 many = "s" * (len(bad) > 1)
-                logger.warning("epoch %d of %s: %d bad sample%s %s", epoch + 1, self.info.name, len(bad), many, what)
+                which = f"epoch {epoch + 1} of " * self.batching.train
+                logger.warning("%s%s: %d bad sample%s %s", which, self.info.name, len(bad), many, what)
 
     def _note(self, reasons: Mapping[int, str]) -> None:
         """Warn of the first few samples that cannot be read.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from visreg.data import Batch, Predictions
 
@@ -48,3 +49,12 @@ class Metric(ABC):
     def tables(self) -> Iterable[tuple[str, Columns]]:
         """Return what `per_class` does, with ``key``; several such tables where a metric is made of others."""
         return [(self.key, self.per_class())]
+
+
+def known(scores: Mapping[str, float]) -> Mapping[str, float]:
+    """Return the scores that are numbers: without those of which nothing was seen, unless that is all of them.
+
+    >>> known({"mAP": 0.5, "mAP_large": math.nan}), known({"mAP": math.nan})
+    ({'mAP': 0.5}, {'mAP': nan})
+    """
+    return {name: score for name, score in scores.items() if not math.isnan(score)} or scores

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,8 +23,6 @@ from visreg.memory import Held
 from visreg.sampler import Sampler
 from visreg.samples import Samples
 from visreg.schema import DataConfig
-
-logger = logging.getLogger("visreg")
 
 
 @frozen(eq=False)
@@ -154,12 +151,8 @@ class _Viewer(DataBuilder):
         )
 
     def _held(self, split: str, dataset: Dataset, transforms: Sequence[Transform]) -> Held | None:
-        """Return the data in memory where training would have it there, unless a sample of it cannot be read."""
-        try:
-            return super()._held(split, dataset, transforms)
-        except DataError as error:
-            logger.warning("%s", error)
-            return None
+        """Read nothing but what is shown; held in memory or not, training sees the same."""
+        return None
 
 
 def look(view: View, count: int, epochs: int, seed: int) -> Iterator[Shown]:

@@ -59,7 +59,7 @@ def dataset(root, **options):
 def test_samples(root):
     coco = dataset(root)
     coco.open()
-    assert (coco.info.name, coco.info.classes, len(coco)) == ("val", ("car", "dog"), 3)
+    assert (coco.info.name, coco.info.classes, len(coco)) == ("COCO val", ("car", "dog"), 3)
     one, empty, last = (coco[index] for index in range(3))
     assert one["boxes"].tolist() == [[2, 1, 12, 6], [0, 0, 30, 20]]  # cut to the image
     assert one["labels"].tolist() == [1, 0]
@@ -131,7 +131,9 @@ def test_images_of_a_size_that_the_model_cannot_take_are_named(root):
         },
         "run": {"steps": 1, "work_dir": str(root / "work")},
     }
-    wanted = r"model: cannot take the samples of val, image \(3, 20, 30\): .* must divide by the stride 32; give all"
+    wanted = (
+        r"model: cannot take the samples of COCO val, image \(3, 20, 30\): .* must divide by the stride 32; give all"
+    )
     with pytest.raises(ConfigError, match=wanted):
         build_runner(config)
 
@@ -191,8 +193,8 @@ def changed(path, value):
         (changed(["annotations", 2, "bbox"], ["1", 2, 3, 4]), r"annotation 9: 'bbox' must be four numbers"),
         (changed(["annotations", 2, "bbox"], [5, 5, 40, 3]), r"annotation 9: its box \[5, 5, 45, 8\].* reaches out"),
         (changed(["annotations", 2, "bbox"], [5, 5, float("nan"), 3]), "annotation 9: its box .* is not finite"),
-        (changed(["annotations", 2, "id"], 7), "two of the annotations have the same id"),
-        (changed(["images", 2, "file_name"], "gone.jpg"), "annotates images that are not in .*val2017: gone.jpg"),
+        (changed(["annotations", 2, "id"], 7), "another of the annotations has its id, 7"),
+        (changed(["images", 2, "file_name"], "gone.jpg"), "annotates an image that is not in .*val2017: gone.jpg"),
         (changed(["images"], []), "annotation 7 is of image 9"),
         (changed(["images", 0, "width"], "30"), r"images\[0\]: 'width' must be int or float, found '30'"),
         (changed(["annotations", 1, "category_id"], [3]), r"annotations\[1\]: 'category_id' must be int or str"),
@@ -239,3 +241,32 @@ def test_a_photograph_on_its_side_is_taken_as_it_was_annotated(root, upright):
     bright = image[:, :, -4:] if upright else image[:, :4]
     assert bright.float().mean() > 240
     assert image.float().mean() < 100
+
+
+def test_all_that_is_wrong_is_said_at_once(root):
+    values = content()
+    values["images"][1]["file_name"] = "gone.jpg"
+    values["annotations"][0]["bbox"] = [50, 50, 10, 5]
+    values["annotations"][1] |= {"category_id": 99, "image_id": 998}
+    values["annotations"][2]["bbox"] = [1, 2, 3]
+    write(root, values)
+    with pytest.raises(DataError, match="5 things are wrong:\n") as raised:
+        dataset(root)
+    places = ["gone.jpg", "annotation 8 is of image 998", "annotation 8 is of category 99", "annotation 9", "ation 7"]
+    assert len(raised.value.mistakes) == len(places)
+    for mistake, place in zip(raised.value.mistakes, places, strict=True):
+        assert "val.json: " in mistake
+        assert place in mistake
+
+
+def test_all_that_is_wrong_with_the_form_is_said_at_once(root):
+    values = content()
+    del values["categories"], values["images"][0]["width"], values["images"][2]["file_name"]
+    write(root, values)
+    with pytest.raises(DataError) as raised:
+        dataset(root)
+    found = [mistake.partition("val.json: ")[2] for mistake in raised.value.mistakes]
+    assert found == [
+        "images[0] has no key 'width'", "images[2] has no key 'file_name'",
+        "no key 'categories'; choose from annotations, images",
+    ]  # fmt: skip

@@ -69,7 +69,7 @@ def test_classes_are_known_before_anything_is_read():
         (None, "cannot be read as XML: .*No such file"),
         ("<annotation></annotation>", "found no 'size/width'"),
         (xml(("dgo", 0, (1, 1, 2, 2))), "object 0 is a 'dgo', no class; did you mean 'dog'"),
-        (xml(("dog", 0, (1, 1, "x", 2))), "found 'x', which is no number, as 'bndbox/xmax'"),
+        (xml(("dog", 0, (1, 1, "x", 2))), "object 0: found 'x', which is no number, as 'bndbox/xmax'"),
         (xml(("dog", 0, (8, 1, 2, 2))), r"object 0: its box \[8, 1, 2, 2\] has no area"),
         (xml(("dog", 0, (8, 1, 40, 2))), "object 0: its box .* reaches out of its image"),
     ],
@@ -85,7 +85,18 @@ def test_missing_files_are_named(folder):
     with pytest.raises(DataError, match=r"trian\.txt: no such file; did you mean 'train\.txt'"):
         dataset(folder, image_set="trian")
     (folder / "JPEGImages/000002.jpg").unlink()
-    with pytest.raises(DataError, match=r"train\.txt: annotates images that are not in .*JPEGImages: 000002\.jpg"):
+    with pytest.raises(DataError, match=r"train\.txt: annotates an image that is not in .*JPEGImages: 000002\.jpg"):
         dataset(folder)
     with pytest.raises(DataError, match="no VOCdevkit/VOC2012 in it"):
         VOCDetection(root=str(folder / "JPEGImages")).open()
+
+
+def test_all_that_is_wrong_is_said_at_once(folder):
+    (folder / "Annotations/000001.xml").write_text(xml(("dgo", 0, (8, 1, 40, 2)), ("dog", 0, (1, 1, "x", 2))))
+    (folder / "Annotations/000002.xml").write_text("<annotation><size>")
+    (folder / "JPEGImages/000002.jpg").unlink()
+    with pytest.raises(DataError, match="5 things are wrong:\n") as raised:
+        dataset(folder)
+    places = ["train.txt", "000001.xml: object 0 is a 'dgo'", "000001.xml: object 0: its box"]
+    places += ["000001.xml: object 1: found 'x'", "000002.xml: cannot be read"]
+    assert [place in each for place, each in zip(places, raised.value.mistakes, strict=True)] == [True] * 5

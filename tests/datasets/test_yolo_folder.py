@@ -76,3 +76,13 @@ def test_missing_files_are_named(root):
         file.unlink()
     with pytest.raises(DataError, match="no images in it; expected files ending in"):
         dataset(root)
+
+
+def test_all_that_is_wrong_is_said_at_once(root):
+    (root / "labels/train/a.txt").write_text("5 .5 .5 .2 .2\n0 .5 .5 .2 .2\nzero .5 .5 .2 .2\n")
+    (root / "labels/train/b.txt").write_text("0 .5 .5 .2\n")
+    (root / "labels/train/c.txt").write_text("")
+    with pytest.raises(DataError, match="4 things are wrong:\n") as raised:
+        dataset(root)
+    places = ["c.txt: there is no such image", "a.txt:1: ", "a.txt:3: ", "b.txt:1: "]
+    assert [place in each for place, each in zip(places, raised.value.mistakes, strict=True)] == [True] * 4

@@ -311,10 +311,10 @@ def test_killed_anywhere_and_given_other_workers(name, step, workers, whole, tmp
 
 @pytest.mark.parametrize("name", ["random transforms", "repeated"])
 def test_seeking_reads_nothing_of_earlier_batches(name, whole, tmp_path):
-    seen = {}
+    seen, batches = {}, whole(name)[2]  # which reads, too
     life(name, tmp_path, seen, kill=(10, "between_steps"))
     life(name, tmp_path, seen)
-    wanted = [whole(name)[2][step][0] for step in range(10, STEPS + 1)]
+    wanted = [batches[step][0] for step in range(10, STEPS + 1)]
     assert list(itertools.chain(*wanted)) == READS
 
 

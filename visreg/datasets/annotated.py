@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,33 @@ from visreg.datasets.files import DamagedError
 from visreg.datasets.image import read_image
 from visreg.objects import NO_AREA, box_problem, show_box
 
-NAMED_AT_ONCE = 3  # of many mistakes of one kind
+
+@define(eq=False)
+class Damages:
+    """Notes every mistake in some annotations, where the first would end their reading.
+
+    Attributes:
+        mistakes: those that were noted.
+    """
+
+    mistakes: list[str] = field(factory=list)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note what is raised inside as damage, and go on behind."""
+        try:
+            yield
+        except DamagedError as error:
+            self.mistakes += error.mistakes
+
+    def end(self) -> None:
+        """Raise what was noted.
+
+        Raises:
+            DataError: if that is anything.
+        """
+        if self.mistakes:
+            raise DamagedError(*self.mistakes)
 
 
 @define(kw_only=True, eq=False)
@@ -119,14 +146,12 @@ def missing_images(source: Path, folder: Path, names: Collection[str]) -> None:
     """Make sure that every image an annotation is of is there.
 
     Raises:
-        DataError: naming the first that are not.
+        DataError: naming each that is not.
     """
     there = {item.name for item in folder.iterdir()}
     lost = [name for name in names if name not in there and not (folder / name).is_file()]
     if lost:
-        more = f" and {len(lost) - NAMED_AT_ONCE} more" if len(lost) > NAMED_AT_ONCE else ""
-        some = ", ".join(lost[:NAMED_AT_ONCE])
-        raise DamagedError(f"{source}: annotates images that are not in {folder}: {some}{more}")
+        raise DamagedError(*(f"{source}: annotates an image that is not in {folder}: {name}" for name in lost))
 
 
 def checked_box(box: Sequence[float], width: float, height: float, where: str) -> list[float] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,19 @@ from torch import Tensor
 
 from visreg.data import Sample
 from visreg.datasets.annotated import (
-    NAMED_AT_ONCE,
     Annotated,
     AnnotatedImages,
+    Damages,
     checked_box,
     missing_images,
     with_objects,
-)
+)  # fmt: skip
 from visreg.datasets.files import DamagedError, located
 from visreg.errors import DataError, suggest
 
 logger = logging.getLogger("visreg")
 
+NAMED_AT_ONCE = 3  # of many boxes without area
 ID, NUMBER = (int, str), (int, float)
 NEEDED: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "images": {"id": ID, "file_name": (str,), "height": NUMBER, "width": NUMBER},
@@ -63,7 +64,7 @@ class CocoDetection(AnnotatedImages):
 
     @property
     def name(self) -> str:
-        return Path(self.annotations).stem
+        return f"COCO {Path(self.annotations).stem.removeprefix('instances_')}"
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -79,9 +80,12 @@ class CocoDetection(AnnotatedImages):
         if self.classes is not None and tuple(self.classes) != names:
             raise DataError(f"{file}: its categories are {', '.join(names)}; the config says {', '.join(self.classes)}")
         labels = {category["id"]: label for label, category in enumerate(categories)}
-        missing_images(file, folder, [image["file_name"] for image in content["images"]])
-        objects = _by_image(file, content, labels)
-        held = [_annotated(file, folder, image, objects[image["id"]], labels) for image in content["images"]]
+        damages = Damages()
+        with damages.noted():
+            missing_images(file, folder, [image["file_name"] for image in content["images"]])
+        objects = _by_image(file, content, labels, damages)
+        held = [_annotated(file, folder, image, objects[image["id"]], labels, damages) for image in content["images"]]
+        damages.end()
         self._warn(file, objects, held)
         if not held:
             raise DataError(f"{file}: no images in it")
@@ -106,7 +110,7 @@ def _content(file: Path) -> dict[str, Any]:
     """Return what is in a file, which has every key that is needed.
 
     Raises:
-        DataError: naming the file, and the key or the character, if it has not.
+        DataError: naming the file, and each key or the character, if it has not.
     """
     try:
         content = json.loads(file.read_bytes())
@@ -115,54 +119,75 @@ def _content(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         wanted = ", ".join(map(repr, NEEDED))
         raise DamagedError(f"{file}: expected a dict with {wanted}, found a {type(content).__name__}")
-    for section, keys in NEEDED.items():
-        entries = content.get(section)
-        if not isinstance(entries, list):
-            problem = f"no key {section!r}{suggest(section, content)}" if entries is None else f"{section!r} is no list"
-            raise DamagedError(f"{file}: {problem}")
-        for number, entry in enumerate(entries):
-            lost = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-            if lost:
-                raise DamagedError(f"{file}: {section}[{number}] has no key {lost[0]!r}")
-            for key, kinds in {**keys, **OPTIONAL}.items():
-                if key in entry and not isinstance(entry[key], kinds):
-                    wanted = " or ".join(kind.__name__ for kind in kinds)
-                    found = f"must be {wanted}, found {entry[key]!r}"
-                    raise DamagedError(f"{file}: {section}[{number}]: {key!r} {found}")
-        ids = {entry["id"] for entry in entries}
-        if len(ids) < len(entries):
-            raise DamagedError(f"{file}: two of the {section} have the same id")
+    damages = Damages([f"{file}: {problem}" for section in NEEDED for problem in _section_problems(content, section)])
+    damages.end()
     return content
 
 
-def _by_image(file: Path, content: Mapping[str, Any], labels: Mapping[Any, int]) -> dict[Any, list[Any]]:
-    """Return the annotations of each image, by its id."""
+def _section_problems(content: Mapping[str, Any], section: str) -> Iterator[str]:
+    """Yield what is wrong with the form of a section."""
+    entries = content.get(section)
+    if not isinstance(entries, list):
+        yield f"no key {section!r}{suggest(section, content)}" if entries is None else f"{section!r} is no list"
+        return
+    seen = set()
+    for number, entry in enumerate(entries):
+        problems = [*_entry_problems(entry, NEEDED[section])]
+        yield from (f"{section}[{number}]{problem}" for problem in problems)
+        if not problems and entry["id"] in seen:
+            yield f"{section}[{number}]: another of the {section} has its id, {entry['id']}"
+        seen |= set() if problems else {entry["id"]}
+
+
+def _entry_problems(entry: Any, needed: Mapping[str, tuple[type, ...]]) -> Iterator[str]:
+    """Yield what is wrong with the form of an image, a category or an annotation."""
+    if not isinstance(entry, dict):
+        yield f": expected a dict, found a {type(entry).__name__}"
+        return
+    for key, kinds in {**needed, **OPTIONAL}.items():
+        if key in entry and not isinstance(entry[key], kinds):
+            yield f": {key!r} must be {' or '.join(kind.__name__ for kind in kinds)}, found {entry[key]!r}"
+        elif key in needed and key not in entry:
+            yield f" has no key {key!r}"
+
+
+def _by_image(
+    file: Path, content: Mapping[str, Any], labels: Mapping[Any, int], damages: Damages
+) -> dict[Any, list[Any]]:
+    """Return the annotations of each image, by its id, and note those that are of none, or of no category."""
     found: dict[Any, list[Any]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
-        where = f"{file}: annotation {annotation['id']}"
-        if annotation["image_id"] not in found:
-            raise DamagedError(f"{where} is of image {annotation['image_id']}, which is not among the images")
-        if annotation["category_id"] not in labels:
-            raise DamagedError(f"{where} is of category {annotation['category_id']}, which is not among the categories")
-        box = annotation["bbox"]
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, (int, float)) for side in box):
-            raise DamagedError(f"{where}: 'bbox' must be four numbers (x, y, width, height), found {box!r}")
-        found[annotation["image_id"]].append(annotation)
+        where, box = f"{file}: annotation {annotation['id']}", annotation["bbox"]
+        image, category = annotation["image_id"], annotation["category_id"]
+        before = len(damages.mistakes)
+        if image not in found:
+            damages.mistakes.append(f"{where} is of image {image}, which is not among the images")
+        if category not in labels:
+            damages.mistakes.append(f"{where} is of category {category}, which is not among the categories")
+        if len(box) != 4 or not all(isinstance(side, (int, float)) for side in box):
+            damages.mistakes.append(f"{where}: 'bbox' must be four numbers (x, y, width, height), found {box!r}")
+        if len(damages.mistakes) == before:
+            found[image].append(annotation)
     return found
 
 
 def _annotated(
-    file: Path, folder: Path, image: Mapping[str, Any], objects: Sequence[Any], labels: Mapping[Any, int]
+    file: Path,
+    folder: Path,
+    image: Mapping[str, Any],
+    objects: Sequence[Any],
+    labels: Mapping[Any, int],
+    damages: Damages,
 ) -> Annotated:
     height, width = image["height"], image["width"]
     kept, boxes = [], []
     for each in objects:
         x, y, across, down = each["bbox"]
-        where = f"{file}: annotation {each['id']}"
-        box = checked_box([x, y, x + across, y + down], width, height, where)
-        if box is not None:
-            kept.append(each)
-            boxes.append(box)
+        with damages.noted():
+            box = checked_box([x, y, x + across, y + down], width, height, f"{file}: annotation {each['id']}")
+            if box is not None:
+                kept.append(each)
+                boxes.append(box)
     return Annotated(
         image=folder / image["file_name"],
         boxes=boxes,

@@ -53,7 +53,7 @@ class Selection(Dataset):
             open_indexed(self.dataset, type(self).__name__)
             chosen = self.choose()
             if not len(chosen):
-                whole = f"of the {len(self.dataset)} samples of {self.info.name}"
+                whole = f"of the {len(self.dataset)} samples of {self.dataset.info.name}"
                 raise DataError(f"{type(self).__name__}: takes none {whole}")
             self.chosen = chosen
 
@@ -80,7 +80,7 @@ class Selection(Dataset):
         if self.chosen is None or index >= len(self.chosen):
             return ""
         place = int(self.chosen[index])
-        return self.dataset.where(place) or f"{self.info.name}[{place}]"
+        return self.dataset.where(place) or f"{self.dataset.info.name}[{place}]"
 
     def labels(self) -> Tensor | None:
         labels = self.dataset.labels() if len(self.places) else None

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from attrs import Attribute, define, field
+from attrs import Attribute, define, evolve, field
 from attrs.validators import and_, deep_iterable, ge, gt, in_, instance_of, le, min_len, optional
 from torch import Tensor
 
+from visreg.data import DataInfo
 from visreg.datasets.selection import Selection, present_in, shuffled
 from visreg.errors import DataError, suggest
 
@@ -129,9 +130,16 @@ class KFold(Selection):
     stratify: bool = field(default=False, validator=instance_of(bool))
     seed: int = field(default=0, validator=instance_of(int))
 
+    @property
+    def info(self) -> DataInfo:
+        info = self.dataset.info
+        return evolve(info, name=f"{info.name} (fold {self.fold})")
+
     def choose(self) -> Tensor:
         order = shuffled(self.dataset, self.seed, self.stratify)
         if len(order) < self.folds:
-            raise DataError(f"KFold.folds: {self.folds} is more than the {len(order)} samples of {self.info.name}")
+            raise DataError(
+                f"KFold.folds: {self.folds} is more than the {len(order)} samples of {self.dataset.info.name}"
+            )
         held_out = torch.arange(len(order)) % self.folds == self.fold
         return order[held_out if self.part == "val" else ~held_out].sort().values

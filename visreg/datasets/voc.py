@@ -11,7 +11,7 @@ from attrs import define, field
 from attrs.validators import and_, deep_iterable, in_, instance_of, min_len, optional
 
 from visreg.data import data_root
-from visreg.datasets.annotated import Annotated, AnnotatedImages, checked_box, missing_images, with_objects
+from visreg.datasets.annotated import Annotated, AnnotatedImages, Damages, checked_box, missing_images, with_objects
 from visreg.datasets.files import DamagedError, located
 from visreg.errors import DataError, suggest
 
@@ -62,8 +62,14 @@ class VOCDetection(AnnotatedImages):
         names = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
         if not names:
             raise DataError(f"{listing}: no images in it")
-        missing_images(listing, folder / "JPEGImages", [f"{name}.jpg" for name in names])
-        self.held = with_objects([self._read(folder, name) for name in names], listing)
+        damages, held = Damages(), []
+        with damages.noted():
+            missing_images(listing, folder / "JPEGImages", [f"{name}.jpg" for name in names])
+        for name in names:
+            with damages.noted():
+                held.append(self._read(folder, name))
+        damages.end()
+        self.held = with_objects(held, listing)
         self.found = tuple(self.classes)
 
     def _folder(self) -> Path:
@@ -83,34 +89,44 @@ class VOCDetection(AnnotatedImages):
         except (OSError, ElementTree.ParseError) as error:
             raise DamagedError(f"{file}: cannot be read as XML: {error}") from error
         width, height = (_number(file, tree, f"size/{key}") for key in ("width", "height"))
-        boxes, labels, crowd = [], [], []
+        damages, boxes, labels, crowd = Damages(), [], [], []
         for number, each in enumerate(tree.iter("object")):
-            kind = each.findtext("name", "")
-            if kind not in self.classes:
-                raise DamagedError(f"{file}: object {number} is a {kind!r}, no class{suggest(kind, self.classes)}")
-            x1, y1, x2, y2 = (_number(file, each, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax"))
             where = f"{file}: object {number}"
-            box = checked_box([x1 - 1, y1 - 1, x2, y2], width, height, where)
-            if box is None:
-                raise DamagedError(f"{where}: its box [{x1:g}, {y1:g}, {x2:g}, {y2:g}] has no area")
-            boxes.append(box)
-            labels.append(self.classes.index(kind))
+            with damages.noted():
+                labels.append(self._label(each, where))
+            with damages.noted():
+                boxes.append(_box(each, width, height, where))
             crowd.append(self.difficult == "crowd" and each.findtext("difficult", "0").strip() == "1")
+        damages.end()
         return Annotated(
             image=folder / "JPEGImages" / f"{name}.jpg", boxes=boxes, labels=labels, crowd=crowd,
             size=(int(height), int(width)),
         )  # fmt: skip
 
+    def _label(self, tree: ElementTree.Element, where: str) -> int:
+        kind = tree.findtext("name", "")
+        if kind not in self.classes:
+            raise DamagedError(f"{where} is a {kind!r}, no class{suggest(kind, self.classes)}")
+        return self.classes.index(kind)
 
-def _number(file: Path, tree: ElementTree.Element, key: str) -> float:
+
+def _box(tree: ElementTree.Element, width: float, height: float, where: str) -> list[float]:
+    x1, y1, x2, y2 = (_number(where, tree, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax"))
+    box = checked_box([x1 - 1, y1 - 1, x2, y2], width, height, where)
+    if box is None:
+        raise DamagedError(f"{where}: its box [{x1:g}, {y1:g}, {x2:g}, {y2:g}] has no area")
+    return box
+
+
+def _number(where: str | Path, tree: ElementTree.Element, key: str) -> float:
     """Return the number at ``key`` of an XML tree.
 
     Raises:
-        DataError: naming file and key, if there is none.
+        DataError: naming ``where`` and the key, if there is none.
     """
     text = tree.findtext(key)
     try:
         return float(text or "")
     except ValueError as error:
         found = "no" if text is None else f"{text!r}, which is no number, as"
-        raise DamagedError(f"{file}: found {found} {key!r}") from error
+        raise DamagedError(f"{where}: found {found} {key!r}") from error

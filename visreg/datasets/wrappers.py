@@ -96,16 +96,17 @@ def _reason_against(dataset: Dataset) -> str:
     Raises:
         DamagedError: if the data is damaged for some process.
     """
-    reason, damaged = "", False
+    reasons: tuple[str, ...] = ()
+    damaged = False
     try:
         dataset.open()
     except DataError as error:
-        reason, damaged = str(error), isinstance(error, DamagedError)
-    answers = [answer for answer in dist.gather((reason, damaged)) if answer[0]]
-    for text, is_damaged in answers:
+        reasons, damaged = error.mistakes, isinstance(error, DamagedError)
+    answers = [answer for answer in dist.gather((reasons, damaged)) if answer[0]]
+    for mistakes, is_damaged in answers:
         if is_damaged:
-            raise DamagedError(text)
-    return str(answers[0][0]) if answers else ""
+            raise DamagedError(*mistakes)
+    return str(DataError(*answers[0][0])) if answers else ""
 
 
 def check_same(train: Dataset, val: Dataset) -> None:

@@ -9,7 +9,7 @@ from attrs import define, field
 from attrs.validators import and_, deep_iterable, instance_of, min_len, optional
 
 from visreg.data import Sample
-from visreg.datasets.annotated import Annotated, AnnotatedImages, with_objects
+from visreg.datasets.annotated import Annotated, AnnotatedImages, Damages, with_objects
 from visreg.datasets.files import DamagedError, located
 from visreg.datasets.folder import SUFFIXES
 from visreg.errors import DataError
@@ -53,9 +53,9 @@ class YOLOFolder(AnnotatedImages):
         if not files:
             raise DataError(f"{images}: no images in it; expected files ending in {', '.join(sorted(SUFFIXES))}")
         alone = sorted({file.stem for file in labels.glob("*.txt")} - {file.stem for file in files} - {"classes"})
-        if alone:
-            raise DamagedError(f"{labels / alone[0]}.txt: there is no such image in {images}")
-        held = [_read(file, labels / f"{file.stem}.txt", len(classes)) for file in files]
+        damages = Damages([f"{labels / stem}.txt: there is no such image in {images}" for stem in alone])
+        held = [_read(file, labels / f"{file.stem}.txt", len(classes), damages) for file in files]
+        damages.end()
         self.held = with_objects(held, labels)
         self.found = classes
 
@@ -74,15 +74,16 @@ class YOLOFolder(AnnotatedImages):
         return sample
 
 
-def _read(image: Path, file: Path, num_classes: int) -> Annotated:
+def _read(image: Path, file: Path, num_classes: int, damages: Damages) -> Annotated:
     """Return the objects of an image, their boxes in shares of it."""
     boxes, labels = [], []
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            label, box = _object(f"{file}:{number}", line, num_classes)
-            labels.append(label)
-            boxes.append(box)
+        with damages.noted():
+            if line.strip():
+                label, box = _object(f"{file}:{number}", line, num_classes)
+                labels.append(label)
+                boxes.append(box)
     return Annotated(image=image, boxes=boxes, labels=labels)
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 from attrs.validators import gt
@@ -16,6 +16,7 @@ from attrs.validators import gt
 from visreg import dist
 from visreg.hook import Hook
 from visreg.hooks.readings import LossMean, data_name, learning_rate
+from visreg.metric import known
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -31,7 +32,8 @@ class Console(Hook):
 
     A line has the mean losses since the line before it, the scores with the dataset they are on, the learning rate of
     the next step, and the seconds since the line before it. Where there is no terminal, lines also come every
-    ``interval`` seconds. The losses are those of the main process. Nothing is read from the device in between.
+    ``interval`` seconds. The losses are those of the main process. Nothing is read from the device in between. A score
+    that is NaN, such as that of large objects where there are none, is left out.
 
     Args:
         refresh: seconds between two refreshes of the bar, more than 0.
@@ -44,7 +46,7 @@ class Console(Hook):
     _live: bool = field(default=False, init=False, repr=False)
     _bar: Progress | None = field(default=None, init=False, repr=False)
     _pace: _Pace = field(init=False, repr=False)
-    _losses: _Losses = field(init=False, repr=False)
+    _losses: _Losses = field(init=False, repr=False, factory=lambda: _Losses())
     _due: float = field(default=0.0, init=False, repr=False)
     _row_step: int = field(default=-1, init=False, repr=False)
 
@@ -52,7 +54,6 @@ class Console(Hook):
         self._main = dist.is_main()
         self._live = self._main and sys.stdout is not None and sys.stdout.isatty()
         self._pace = _Pace(start_step=runner.step)
-        self._losses = _Losses()
         self._due = self._pace.row + (self.refresh if self._live else self.interval)
         self._row_step = runner.step
 
@@ -73,6 +74,14 @@ class Console(Hook):
     def after_epoch(self, runner: Runner) -> None:
         if self._main and self._row_step != runner.step:
             self._row(runner, {})
+
+    def state_dict(self) -> dict[str, Any]:
+        self._losses.fold()
+        return {"sums": dict(self._losses.sums), "steps": self._losses.steps} if self._losses.steps else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._losses = _Losses(sums={str(name): float(value) for name, value in state["sums"].items()})
+        self._losses.steps = int(state["steps"])
 
     def after_train(self, runner: Runner) -> None:
         self._main = False
@@ -96,7 +105,7 @@ class Console(Hook):
         self._losses.fold()
         parts = [_position(runner), _numbers(self._losses.read())]
         if scores:
-            parts.append(f"val on {data_name(runner)} {_numbers(scores)}")
+            parts.append(f"val on {data_name(runner)} {_numbers(known(scores))}")
         parts += [f"lr {learning_rate(runner):.3g}", f"{self._pace.lap():.1f} s"]
         line = "  ".join(part for part in parts if part)
         logger.info(line)
@@ -137,9 +146,10 @@ class _Pace:
         assert runner.train_loader is not None
         steps = runner.step - self.tick_step
         speed = steps * runner.train_loader.batch_size / max(now - self.tick, 1e-9)
+        shown = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
         left = (runner.total_steps - runner.step) * (now - self.start) / max(runner.step - self.start_step, 1)
         self.tick, self.tick_step = now, runner.step
-        return f"{speed:,.0f} samples/s  ETA {_clock(left)}"
+        return f"{shown} samples/s  ETA {_clock(left)}"
 
     def lap(self) -> float:
         """Return the seconds since the last call."""
@@ -158,11 +168,11 @@ class _Losses:
 
     def fold(self) -> dict[str, float]:
         """Read what waits on the device, and return its means."""
-        count, means = sum(map(bool, self.mean.seen)), self.mean.read()  # a step that was skipped has none
-        for name, value in means.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value * count
-        self.steps += count
-        return means
+        self.steps += sum(map(bool, self.mean.seen))  # a step that was skipped has none
+        for name, column in self.mean.columns().items():
+            for value in column.tolist():  # one by one, so that it rounds the same whenever it is read
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        return self.mean.read()
 
     def read(self) -> dict[str, float]:
         """Return the means over all that was folded, and start anew."""

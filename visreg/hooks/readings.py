@@ -43,13 +43,13 @@ class LossMean:
     def means(self, over_processes: bool = False) -> dict[str, float]:
         """Return the means by name, and keep what was seen."""
         # Over processes first, as in a checkpoint, so that a resumed run rounds as one that never stopped.
-        columns = self.state_dict() if over_processes else self._columns()
+        columns = self.state_dict() if over_processes else self.columns()
         if not columns:
             return {}
         means = torch.stack([column.mean() for column in columns.values()])
         return dict(zip(columns, means.tolist(), strict=True))
 
-    def _columns(self) -> dict[str, Tensor]:
+    def columns(self) -> dict[str, Tensor]:
         """Return the values of each loss, float32 (steps,)."""
         seen = [losses for losses in self.seen if losses]  # a step that was skipped has none
         if not seen:
@@ -64,7 +64,7 @@ class LossMean:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the values not read yet, float32 (steps,), as means over the processes, all of which must call."""
-        return {name: _mean(column) for name, column in self._columns().items()}
+        return {name: _mean(column) for name, column in self.columns().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up where ``state`` left off.
