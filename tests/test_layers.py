@@ -35,7 +35,7 @@ FLOORS = (
     {"tables", "schema", "transform", "worker", "misfit", "draw", "placement", "pages", "weights_file"},
     {"task", "workers", "resume", "samples", "objects", "findings", "weights"},
     {"hook", "loader", "memory", "metric", "schedule", "finite", "state", "stream", "patterns"},
-    {"step"},
+    {"step", "gradient_checkpointing"},
     {"rollback"},
     {"runner", *ZOOS},
     {"parts", "diagnosis", "contradictions"},

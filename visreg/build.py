@@ -19,6 +19,7 @@ from visreg.build_data import DataBuilder
 from visreg.config import Config, show_path
 from visreg.data import DataInfo, Dataset, Transform
 from visreg.errors import ConfigError, Problem, ResourceError
+from visreg.gradient_checkpointing import checkpoint_gradients
 from visreg.loader import Loader
 from visreg.parts import groups_for, schedule_context
 from visreg.registry import (
@@ -174,6 +175,7 @@ class _Builder(DataBuilder):
     def runner(self, train_loader: Loader, val_loader: Loader | None, work_dir: Path) -> Runner:
         """Put the parts together."""
         task = self.task(train_loader)
+        checkpoint_gradients(task.model, self.run.gradient_checkpointing)
         params = groups_for(task, self.schema)
         optimizer = self.build(OPTIMIZERS, self.schema.optimizer, ("optimizer",), params=params, **self._fused())
         steps = len(train_loader)

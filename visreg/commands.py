@@ -215,7 +215,7 @@ def _load(options: argparse.Namespace) -> Config:
 class _out_of_memory_explained:  # noqa: N801  used as a statement, like contextlib's own
     """Turns running out of memory, or of deterministic algorithms, into an error that says what to do."""
 
-    def __init__(self, advice: str = "lower train.batch_size, or raise run.accumulate") -> None:
+    def __init__(self, advice: str = "lower train.batch_size, or set run.gradient_checkpointing=True") -> None:
         self.advice = advice
 
     def __enter__(self) -> None:

@@ -42,10 +42,31 @@ def matching_parameters(task: Task, patterns: Sequence[str], who: str) -> dict[s
     if unused:
         modules = [name for name, module in task.named_modules() if name and any(True for _ in module.parameters())]
         known = [name.removeprefix("model.") for name in (*modules, *found)]
-        raise ConfigError([Problem("", _no_match(who, pattern, known)) for pattern in unused])
+        raise ConfigError([_no_match(who, pattern, "parameter", known) for pattern in unused])
     return {name: parameter for name, parameter in found.items() if matches(name, patterns)}
 
 
-def _no_match(who: str, pattern: str, known: Sequence[str]) -> str:
+def matching_modules(model: nn.Module, patterns: Sequence[str], who: str) -> dict[str, nn.Module]:
+    """Return the modules of a model that any of the patterns means, by name, without those inside of others.
+
+    A list of modules computes nothing, so that what it holds is meant.
+
+    Raises:
+        ConfigError: if a pattern means no module at all; offers the nearest names.
+    """
+    without = nn.Module.forward  # of their own
+    known = {name: module for name, module in model.named_modules() if name and type(module).forward is not without}
+    patterns = [pattern.removeprefix("model.") for pattern in patterns]
+    unused = [pattern for pattern in patterns if not any(matches(name, [pattern]) for name in known)]
+    if unused:
+        raise ConfigError([_no_match(who, pattern, "module", [*known]) for pattern in unused])
+    found: dict[str, nn.Module] = {}
+    for name, module in known.items():
+        if matches(name, patterns) and not any(name.startswith(f"{outer}.") for outer in found):
+            found[name] = module
+    return found
+
+
+def _no_match(who: str, pattern: str, what: str, known: Sequence[str]) -> Problem:
     hint = suggest(pattern, nearest(pattern, known, limit=3) or known)
-    return f"{who}: the pattern {pattern!r} matches no parameter of the model{hint}"
+    return Problem("", f"{who}: the pattern {pattern!r} matches no {what} of the model{hint}")

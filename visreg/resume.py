@@ -63,6 +63,7 @@ HARMLESS: Mapping[ConfigPath, str] = {
     ("run", "max_rollbacks"): "what is done about numbers that are not finite",
     ("run", "work_dir"): "where the run's files are",
     ("run", "device"): "the last bits may differ",
+    ("run", "gradient_checkpointing"): "what is kept in memory",
     ("val",): "what is measured",
     ("test",): "what is measured",
     ("metrics",): "what is measured",

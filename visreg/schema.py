@@ -89,6 +89,8 @@ class RunConfig:
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         precision: of matrix products; weights stay float32.
         accumulate: how many parts to cut each batch into, to save memory; the step is the same.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them, to save memory;
+            the step is the same. True for the model's blocks, or patterns of its modules' names.
         compile: compile the training step with ``torch.compile``; True, or the mode, of which ``"reduce-overhead"``
             records CUDA graphs and ``"max-autotune"`` tries several kernels.
         channels_last: keep convolutions' weights, and so what they compute, in the order NHWC: the numbers are the same
@@ -107,6 +109,7 @@ class RunConfig:
     device: str = field(default="auto", validator=_device)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: int = field(default=1, validator=ge(1))
+    gradient_checkpointing: bool | Sequence[str] = False
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
     channels_last: bool = False
     deterministic: bool = False

@@ -10,6 +10,7 @@ from visreg.diagnosis import message_of
 from visreg.dry_run.learning import schedules_of
 from visreg.dry_run.parts import Parts
 from visreg.errors import ConfigError, suggest
+from visreg.gradient_checkpointing import checkpoint_gradients
 from visreg.hook import Hook
 from visreg.hooks.freeze import Freeze
 from visreg.metric import Metric
@@ -55,7 +56,7 @@ def _check_monitor(parts: Parts, name: str | None, names: Sequence[str], path: C
 
 
 def check_patterns(parts: Parts, hooks: Mapping[ConfigPath, Hook], task: Task) -> None:
-    """Make sure that what hooks such as Freeze are to change is there."""
+    """Make sure that what hooks such as Freeze are to change, and what is to be computed again, is there."""
     for place, hook in hooks.items():
         if type(hook).__module__.startswith("visreg.hooks."):
             for option in ("patterns", "exclude"):
@@ -64,11 +65,14 @@ def check_patterns(parts: Parts, hooks: Mapping[ConfigPath, Hook], task: Task) -
         if isinstance(hook, Freeze) and not any(path[: len(place)] == place for path, _ in parts.found):
             with _noted(parts, *place, "patterns"):
                 hook.chosen(task)
+    if parts.schema.run is not None and not parts.is_broken("run", "gradient_checkpointing"):
+        with _noted(parts, "run", "gradient_checkpointing"):
+            checkpoint_gradients(task.model, parts.schema.run.gradient_checkpointing)
 
 
 @contextmanager
 def _noted(parts: Parts, *path: str | int) -> Iterator[None]:
-    """Note what a hook says of the parameters that it is to change."""
+    """Note what is said of patterns that mean nothing."""
     try:
         yield
     except ConfigError as error:
