@@ -29,6 +29,7 @@ FLOORS = (
         "snapshot",
         "whole_file",
         "colours",
+        "phase",
     },
     {"options", "signals", "sampler", "device", "random_draws", "log", "legend"},
     {"registry", "data", "checkpoint", "config", "batching"},

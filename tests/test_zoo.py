@@ -165,7 +165,8 @@ OPTIONS = {
     "hooks": {
         "Checkpoint": {"every_steps": 1, "best": "accuracy"}, "ClipGrad": {"max_norm": 0.1}, "Console": {},
         "EMA": {"decay": 0.9}, "EarlyStopping": {"monitor": "accuracy"}, "Freeze": {"patterns": ["0"], "epochs": 1},
-        "L1": {"weight": 0.01}, "L2": {"weight": 0.01}, "MetricsLog": {"every": 2}, "TensorBoard": {"every": 2},
+        "L1": {"weight": 0.01}, "L2": {"weight": 0.01}, "MetricsLog": {"every": 2}, "Profiler": {"steps": 2},
+        "TensorBoard": {"every": 2},
     },
 }  # fmt: skip
 # Adopted names that cannot be used in a config for images and labels, each with a word of the reason it gets.

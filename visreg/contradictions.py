@@ -14,7 +14,7 @@ from visreg.registry import SCHEDULES
 from visreg.schema import DEFAULT_HOOKS, Schema
 
 Found = Iterator[tuple[ConfigPath, str]]
-ONLY_ONE = frozenset({"Checkpoint", "Console", "EMA", "MetricsLog", "TensorBoard"})
+ONLY_ONE = frozenset({"Checkpoint", "Console", "EMA", "MetricsLog", "Profiler", "TensorBoard"})
 
 
 def contradictions(values: Mapping[str, Any]) -> Found:

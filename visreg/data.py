@@ -43,6 +43,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from visreg.errors import DataError
+from visreg.phase import phase
 
 Sample = dict[str, Any]
 Batch = dict[str, Any]
@@ -227,14 +228,19 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 def to_device(value: Any, device: torch.device) -> Any:
     """Copy every tensor inside ``value`` to ``device``."""
+    with phase("host to device"):
+        return _moved(value, device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         if device.type == "cuda" and value.device.type == "cpu":
             value = value.pin_memory()  # or the copy would wait for what the device is doing
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
+        return {key: _moved(item, device) for key, item in value.items()}
     if isinstance(value, list):
-        return [to_device(item, device) for item in value]
+        return [_moved(item, device) for item in value]
     return value
 
 

@@ -72,6 +72,7 @@ HARMLESS: Mapping[ConfigPath, str] = {
     ("hooks", "Console"): "what is shown",
     ("hooks", "EarlyStopping"): "how long to train",
     ("hooks", "MetricsLog"): "what is written down",
+    ("hooks", "Profiler"): "what is written down",
     ("hooks", "TensorBoard"): "what is written down",
 }
 MEASURED = frozenset({"val", "metrics", "eval_every"})  # what a schedule that waits for a score depends on

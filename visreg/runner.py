@@ -21,6 +21,7 @@ from visreg.errors import CheckpointError, NotFiniteError, VisregError
 from visreg.hook import Event, Hook
 from visreg.loader import Loader
 from visreg.metric import Metric
+from visreg.phase import phase
 from visreg.rollback import roll_back, save_start
 from visreg.schedule import Schedule
 from visreg.signals import Left, Signals
@@ -211,7 +212,8 @@ class Runner:
         try:
             self.call("before_eval")
             dist.share(self.task.buffers())  # each process has normalised with statistics of its own
-            scores = self._unless_signalled(self._score)
+            with phase("evaluation"):
+                scores = self._unless_signalled(self._score)
             if scores is None:
                 self.call("after_interrupted_eval")
                 return {}
@@ -267,10 +269,13 @@ class Runner:
 
         One in ``after_train`` is raised once all hooks have been called, so that the others still save and close.
         """
+        if not self._callbacks[event]:
+            return
         failure: Exception | None = None
         for callback in self._callbacks[event]:
             try:
-                callback(self)
+                with phase(event):
+                    callback(self)
             except Exception as error:
                 name = type(callback.__self__).__name__  # type: ignore[attr-defined]  # it is a bound method
                 error.add_note(f"raised by the hook {name} in {event}, at step {self.step}")

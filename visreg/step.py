@@ -19,6 +19,7 @@ from visreg import dist
 from visreg.data import Batch, batch_length, split
 from visreg.errors import ResourceError, out_of_memory
 from visreg.finite import FiniteCheck
+from visreg.phase import phase
 
 if TYPE_CHECKING:
     from visreg.runner import Runner
@@ -68,10 +69,11 @@ class Step:
             self._cut_smaller(runner, batch)
         scaler.unscale_(optimizer)
         runner.call("after_backward")
-        self.finite.check(runner, batch)
-        scaler.step(optimizer)
-        scaler.update()
-        drop_gradients(optimizer)
+        with phase("optimizer"):
+            self.finite.check(runner, batch)
+            scaler.step(optimizer)
+            scaler.update()
+            drop_gradients(optimizer)
 
     def gradients(self, runner: Runner, batch: Batch) -> bool:
         """Add those of ``batch`` to the gradients, and set the losses; return whether there was memory for it."""
@@ -91,10 +93,12 @@ class Step:
 
     def _backward(self, runner: Runner, part: Batch, share: float) -> None:
         """Add to the gradients, and to the losses, ``share`` of those of a part of the batch."""
-        with runner.autocast():
+        with phase("forward"), runner.autocast():
             losses = self._forward(part)
             loss = functools.reduce(operator.add, losses.values())
-        runner.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]  # torch's
+        scaled = runner.scaler.scale(loss if share == 1 else loss * share)
+        with phase("backward"):
+            scaled.backward()  # type: ignore[no-untyped-call]  # torch's
         for name, value in losses.items():
             value = value.detach() if share == 1 else value.detach() * share
             if runner.compile and share == 1:

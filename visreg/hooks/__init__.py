@@ -12,6 +12,7 @@ HOOKS.own(
         "ema": "EMA",
         "freeze": "Freeze",
         "metrics_log": "MetricsLog",
+        "profiler": "Profiler",
         "regularization": "L1 L2",
         "tensorboard": "TensorBoard",
     },
