@@ -129,3 +129,25 @@ def test_a_pattern_that_matches_nothing_is_an_error_with_near_names():
 def test_freezing_everything_is_an_error():
     with pytest.raises(ConfigError, match="leave no parameter to train"):
         tiny_runner(hooks=[Freeze(patterns=["*"])]).train()
+
+
+@pytest.mark.parametrize(("epochs", "until"), [(None, 15), (1, 10)])
+def test_what_is_frozen_from_an_epoch_on_trains_before(epochs, until):
+    _, states = history(Freeze(patterns=["0", "1"], start=1, epochs=epochs), epochs=3, eval_steps=0)
+    frozen = LINEAR_0 | NORM | STATISTICS
+    assert changed(states[0], states[STEPS]) == frozen | LINEAR_3
+    assert changed(states[STEPS], states[until]) == LINEAR_3
+    assert epochs is None or changed(states[until], states[-1]) == frozen | LINEAR_3
+
+
+@pytest.mark.parametrize("step", [3, 5, 7])
+def test_a_run_that_was_stopped_freezes_at_the_same_epoch(step):
+    whole = tiny_runner(hooks=[Freeze(patterns=["0"], start=1)])
+    whole.train()
+    stopped = tiny_runner(hooks=[Freeze(patterns=["0"], start=1), StopAt(step)])
+    stopped.train()
+    state = snapshot(stopped)
+    resumed = tiny_runner(hooks=[Freeze(patterns=["0"], start=1)])
+    resumed.load_state_dict(state)
+    resumed.train()
+    assert_same(resumed.task.state_dict(), whole.task.state_dict())

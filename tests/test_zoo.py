@@ -50,6 +50,7 @@ SMALL_RCNN = {"backbone": "csp_n", "channels": 8, "hidden": 8, "anchor_size": 8,
 OPTIONS = {
     "models": {
         **{name: {} for name in ("ConvNet", "DropoutConvNet", "LeNet", "MLP", "PaddedConvNet", "TwoConv")},
+        "AirbenchNet": {"in_channels": 1, "widths": [8, 16]},
         "DeepLabV3Plus": {"in_channels": 1, "num_classes": 8, "backbone": "resnet18", "channels": 8},
         "UNet": {"in_channels": 1, "num_classes": 8, "width": 4, "depth": 2},
         "Features": {"backbone": "resnet18", "strides": [4, 8], "in_channels": 1},
@@ -165,8 +166,9 @@ OPTIONS = {
     "hooks": {
         "Checkpoint": {"every_steps": 1, "best": "accuracy"}, "ClipGrad": {"max_norm": 0.1}, "Console": {},
         "EMA": {"decay": 0.9}, "EarlyStopping": {"monitor": "accuracy"}, "Freeze": {"patterns": ["0"], "epochs": 1},
-        "L1": {"weight": 0.01}, "L2": {"weight": 0.01}, "MetricsLog": {"every": 2}, "Profiler": {"steps": 2},
-        "TensorBoard": {"every": 2},
+        "L1": {"weight": 0.01}, "L2": {"weight": 0.01}, "Lookahead": {"every": 2, "power": 3},
+        "MetricsLog": {"every": 2}, "Profiler": {"steps": 2}, "TensorBoard": {"every": 2},
+        "Whiten": {"layer": "whiten", "samples": 100},
     },
 }  # fmt: skip
 # Adopted names that cannot be used in a config for images and labels, each with a word of the reason it gets.

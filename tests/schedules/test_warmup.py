@@ -122,3 +122,17 @@ def test_a_finished_run_goes_on_along_the_longer_curve(kind):
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Cosine(sgd(), **options)
+
+
+@pytest.mark.parametrize("kind", [Constant, Cosine, Linear])
+def test_a_warmup_may_be_a_share_of_the_run(kind):
+    assert run(kind, 10, total_steps=10, warmup_steps=0.45) == run(kind, 10, total_steps=10, warmup_steps=4)
+    with pytest.raises(ValueError, match=r"warmup_steps: must be a number of steps, or a share of the run below 1"):
+        run(kind, 1, total_steps=10, warmup_steps=1.5)
+
+
+def test_the_rise_may_begin_above_nothing():
+    found = run(Linear, 7, lr=1.0, total_steps=6, warmup_steps=3, start=0.2, final=0.1)
+    assert found == pytest.approx([0.4, 0.6, 0.8, 1.0, 0.7, 0.4, 0.1])
+    with pytest.raises(ValueError, match="start: must be a fraction of the base rate, from 0 to 1, got 2"):
+        run(Linear, 1, total_steps=10, start=2)

@@ -132,3 +132,36 @@ def test_a_clip_is_normalised_frame_by_frame_and_its_channels_come_first():
         assert torch.equal(model.seen[:, :, frame], task.preprocess(clip[:, frame]))
     assert task.predict(batch)["scores"].shape == (2, 5)
     assert task.mismatch(batch, DataInfo(name="clips", classes=tuple("abcde"))) is None
+
+
+class Places(nn.Module):
+    """Logits that are the pixels of the first channel, one by one."""
+
+    def forward(self, image):
+        return image[:, 0].flatten(1)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 4), (2, 3, 5, 4, 4)])
+def test_predictions_are_the_mean_of_several_views(shape):
+    batch = {"image" if len(shape) == 4 else "clip": torch.rand(shape)}
+    image = batch["image"] if len(shape) == 4 else batch["clip"].transpose(1, 2)
+    mirror = image.flip(-1)
+    framed = nn.functional.pad(image.flatten(1, -3), (1, 1, 1, 1), mode="reflect").unflatten(1, image.shape[1:-2])
+    corners = [framed[..., 2:, 2:], framed[..., :-2, :-2]]
+    expected = {
+        "single": image,
+        "mirrored": (image + mirror) / 2,
+        "shifted": (image + mirror + sum(corner + corner.flip(-1) for corner in corners) / 2) / 4,
+    }
+    for views, mean in expected.items():
+        task = Classification(model=Places(), loss=nn.CrossEntropyLoss(), views=views)
+        wanted = mean[:, 0].flatten(1).softmax(dim=1)
+        torch.testing.assert_close(task.predict(batch)["scores"], wanted, msg=views)
+        losses = task({**batch, "label": torch.tensor([0, 1])})  # training sees the images as they are
+        plain = nn.functional.cross_entropy(image[:, 0].flatten(1), torch.tensor([0, 1]))
+        torch.testing.assert_close(losses["loss"], plain)
+
+
+def test_unknown_views_are_refused():
+    with pytest.raises(ValueError, match="views: must be 'single', 'mirrored' or 'shifted', got 'flip'"):
+        task(views="flip")

@@ -13,6 +13,7 @@ from visreg.errors import ConfigError, suggest
 from visreg.gradient_checkpointing import checkpoint_gradients
 from visreg.hook import Hook
 from visreg.hooks.freeze import Freeze
+from visreg.hooks.whiten import Whiten
 from visreg.metric import Metric
 from visreg.patterns import matching_parameters
 from visreg.registry import HOOKS, Spec
@@ -62,8 +63,8 @@ def check_patterns(parts: Parts, hooks: Mapping[ConfigPath, Hook], task: Task) -
             for option in ("patterns", "exclude"):
                 with _noted(parts, *place, option):
                     matching_parameters(task, getattr(hook, option, ()), type(hook).__name__)
-        if isinstance(hook, Freeze) and not any(path[: len(place)] == place for path, _ in parts.found):
-            with _noted(parts, *place, "patterns"):
+        if isinstance(hook, (Freeze, Whiten)) and not any(path[: len(place)] == place for path, _ in parts.found):
+            with _noted(parts, *place, "patterns" if isinstance(hook, Freeze) else "layer"):
                 hook.chosen(task)
     if parts.schema.run is not None and not parts.is_broken("run", "gradient_checkpointing"):
         with _noted(parts, "run", "gradient_checkpointing"):

@@ -11,9 +11,11 @@ HOOKS.own(
         "early_stopping": "EarlyStopping",
         "ema": "EMA",
         "freeze": "Freeze",
+        "lookahead": "Lookahead",
         "metrics_log": "MetricsLog",
         "profiler": "Profiler",
         "regularization": "L1 L2",
         "tensorboard": "TensorBoard",
+        "whiten": "Whiten",
     },
 )

@@ -31,23 +31,27 @@ class Freeze(Hook):
     Args:
         patterns: which parameters or modules of the model, such as ``["conv1", "layer[12]", "*.bias"]``.
         exclude: which of them not.
-        epochs: for how many epochs from the start of the run; for good where not given.
+        epochs: for how many epochs; for good where not given.
+        start: from which epoch on, counted from 0.
     """
 
     patterns: Sequence[str] = field(validator=[instance_of((list, tuple)), min_len(1)])
     exclude: Sequence[str] = field(default=(), validator=instance_of((list, tuple)))
     epochs: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
+    start: int = field(default=0, validator=[instance_of(int), ge(0)])
     _parameters: list[nn.Parameter] = field(factory=list, init=False, repr=False)
     _norms: list[nn.Module] = field(factory=list, init=False, repr=False)
 
     def before_train(self, runner: Runner) -> None:
-        parameters = self.chosen(runner.task)
-        if self._is_over(runner):
-            return
-        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.chosen(runner.task)
+        if self._is_time(runner):
+            self._freeze(runner.task)
+
+    def _freeze(self, task: Task) -> None:
+        self._parameters = [parameter for parameter in self.chosen(task) if parameter.requires_grad]
         self._norms = [
             module
-            for name, module in runner.task.named_modules()
+            for name, module in task.named_modules()
             if isinstance(module, _NormBase) and self._names(f"{name}.running_mean")
         ]
         for parameter in self._parameters:
@@ -71,8 +75,8 @@ class Freeze(Hook):
         return matches(name, self.patterns) and not matches(name, self.exclude)
 
     def before_epoch(self, runner: Runner) -> None:
-        if self._parameters and self._is_over(runner):
-            self._thaw()
+        if bool(self._parameters) != self._is_time(runner):
+            self._thaw() if self._parameters else self._freeze(runner.task)
             runner.wrap()  # or DistributedDataParallel would not average the new gradients
 
     def before_step(self, runner: Runner) -> None:
@@ -82,8 +86,8 @@ class Freeze(Hook):
     def after_train(self, runner: Runner) -> None:
         self._thaw()
 
-    def _is_over(self, runner: Runner) -> bool:
-        return self.epochs is not None and runner.epoch >= self.epochs
+    def _is_time(self, runner: Runner) -> bool:
+        return self.start <= runner.epoch and (self.epochs is None or runner.epoch < self.start + self.epochs)
 
     def _thaw(self) -> None:
         for parameter in self._parameters:

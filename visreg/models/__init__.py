@@ -6,6 +6,7 @@ from visreg.registry import MODELS
 MODELS.own(
     __name__,
     {
+        "airbench": "AirbenchNet",
         "convnet": "ConvNet TwoConv LeNet DropoutConvNet PaddedConvNet",
         "deeplab": "DeepLabV3Plus",
         "features": "Features",

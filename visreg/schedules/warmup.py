@@ -21,15 +21,14 @@ class Constant(LRScheduler):
     Args:
         optimizer: whose rates to set; given by visreg.
         total_steps: how many steps the run takes; given by visreg.
-        warmup_steps: how many steps the rise takes.
+        warmup_steps: how many steps the rise takes; below 1, it is a share of the run.
 
     Raises:
         ValueError: if the warm-up is negative or takes the whole run.
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0) -> None:
-        _check(total_steps, warmup_steps)
-        self.warmup_steps = warmup_steps
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: float = 0) -> None:
+        self.warmup_steps = _checked(total_steps, warmup_steps)
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
@@ -46,21 +45,29 @@ class Linear(LambdaLR):
     Args:
         optimizer: whose rates to set; given by visreg.
         total_steps: how many steps the run takes; given by visreg.
-        warmup_steps: how many steps the rise takes.
+        warmup_steps: how many steps the rise takes; below 1, it is a share of the run.
         final: where the fall ends, as a fraction of the base rate, from 0 to 1.
+        start: what the rise begins above, likewise.
 
     Raises:
-        ValueError: if the warm-up is negative or takes the whole run, or ``final`` is out of range.
+        ValueError: if the warm-up is negative or takes the whole run, or ``final`` or ``start`` is out of range.
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.0) -> None:
-        _check(total_steps, warmup_steps, final)
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        warmup_steps: float = 0,
+        final: float = 0.0,
+        start: float = 0.0,
+    ) -> None:
+        rise = _checked(total_steps, warmup_steps, final=final, start=start)
 
         # A function rather than an object: LambdaLR saves an object's attributes, and a run that is resumed for more
         # epochs must follow its new total_steps.
         def factor(step: int) -> float:
-            left = 1 - _progress(step, total_steps, warmup_steps)
-            return _rise(step, warmup_steps) * (final + (1 - final) * left)
+            left = 1 - _progress(step, total_steps, rise)
+            return _rise(step, rise, start) * (final + (1 - final) * left)
 
         super().__init__(optimizer, factor)
 
@@ -73,26 +80,26 @@ class Cosine(LambdaLR):
     Args:
         optimizer: whose rates to set; given by visreg.
         total_steps: how many steps the run takes; given by visreg.
-        warmup_steps: how many steps the rise takes.
+        warmup_steps: how many steps the rise takes; below 1, it is a share of the run.
         final: where the fall ends, as a fraction of the base rate, from 0 to 1.
 
     Raises:
         ValueError: if the warm-up is negative or takes the whole run, or ``final`` is out of range.
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.0) -> None:
-        _check(total_steps, warmup_steps, final)
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: float = 0, final: float = 0.0) -> None:
+        rise = _checked(total_steps, warmup_steps, final=final)
 
         def factor(step: int) -> float:  # a function, as in Linear
-            left = (1 + math.cos(math.pi * _progress(step, total_steps, warmup_steps))) / 2
-            return _rise(step, warmup_steps) * (final + (1 - final) * left)
+            left = (1 + math.cos(math.pi * _progress(step, total_steps, rise))) / 2
+            return _rise(step, rise) * (final + (1 - final) * left)
 
         super().__init__(optimizer, factor)
 
 
-def _rise(step: int, warmup_steps: int) -> float:
-    """Return the factor of the warm-up, above 0 and up to 1."""
-    return min(1.0, (step + 1) / (warmup_steps + 1))
+def _rise(step: int, warmup_steps: int, start: float = 0.0) -> float:
+    """Return the factor of the warm-up, above ``start`` and up to 1."""
+    return start + (1 - start) * min(1.0, (step + 1) / (warmup_steps + 1))
 
 
 def _progress(step: int, total_steps: int, warmup_steps: int) -> float:
@@ -100,12 +107,17 @@ def _progress(step: int, total_steps: int, warmup_steps: int) -> float:
     return min(1.0, max(0, step - warmup_steps) / (total_steps - warmup_steps))
 
 
-def _check(total_steps: int, warmup_steps: int, final: float = 0.0) -> None:
+def _checked(total_steps: int, warmup_steps: float, **fractions: float) -> int:
+    """Return how many steps the warm-up takes."""
     if total_steps < 1:
         raise ValueError(f"total_steps: must be 1 or more, got {total_steps}")
     if warmup_steps < 0:
         raise ValueError(f"warmup_steps: must be 0 or more, got {warmup_steps}")
     if warmup_steps >= total_steps:
         raise ValueError(f"warmup_steps: {warmup_steps} is the whole run of {total_steps} steps; lower it")
-    if not 0 <= final <= 1:
-        raise ValueError(f"final: must be a fraction of the base rate, from 0 to 1, got {final}")
+    if warmup_steps >= 1 and warmup_steps != int(warmup_steps):
+        raise ValueError(f"warmup_steps: must be a number of steps, or a share of the run below 1, got {warmup_steps}")
+    for name, value in fractions.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: must be a fraction of the base rate, from 0 to 1, got {value}")
+    return int(warmup_steps if warmup_steps >= 1 else warmup_steps * total_steps)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from visreg.data import Batch, DataInfo, Predictions
 from visreg.errors import ConfigError, Problem, suggest
@@ -32,9 +34,13 @@ class Classification(ImageTask):
         std: their standard deviation, likewise; 1 where not given.
         target: which key of a sample is the class, of which the prediction has the name: ``"label"``, or one of those
             that a dataset has beside it.
+        views: what is predicted is the mean of the logits of several views of an image: ``"mirrored"`` of it and its
+            mirror image, of equal weight; ``"shifted"`` half of those two, and half of both again, shifted by a pixel
+            to the upper left and to the lower right, as in arXiv:2404.00498; by default of the image alone.
 
     Raises:
-        ValueError: if ``mean`` or ``std`` cannot be those of pixels 0..1, or the two differ in length.
+        ValueError: if ``mean`` or ``std`` cannot be those of pixels 0..1, or the two differ in length; or there are no
+            such ``views``.
     """
 
     def __init__(
@@ -44,8 +50,12 @@ class Classification(ImageTask):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         target: str = "label",
+        views: Literal["single", "mirrored", "shifted"] = "single",
     ) -> None:
         super().__init__(model, mean, std)
+        if views not in ("single", "mirrored", "shifted"):
+            raise ValueError(f"views: must be 'single', 'mirrored' or 'shifted', got {views!r}")
+        self.views = views
         self.loss = loss
         self.target = target
 
@@ -68,8 +78,22 @@ class Classification(ImageTask):
         return {self.target: scores.argmax(dim=1), "scores": scores}
 
     def _scores(self, batch: Batch) -> Tensor:
+        """Return logits (N, C), the mean of those of all views."""
         inputs = self.inputs(batch)
-        return _logits(self.model(inputs), len(inputs))
+        views = [_logits(self.model(view), len(inputs)) * weight for view, weight in self._views(inputs)]
+        return sum(views[1:], start=views[0])
+
+    def _views(self, image: Tensor) -> Iterator[tuple[Tensor, float]]:
+        """Yield each view of images (N, C, ..., H, W), and how much it counts; all of them together count 1."""
+        shifted = self.views == "shifted"
+        yield image, {"single": 1.0, "mirrored": 0.5, "shifted": 0.25}[self.views]
+        if self.views != "single":
+            yield image.flip(-1), 0.25 if shifted else 0.5
+        if shifted:
+            framed = _with_border(image)
+            for part in (framed[..., 2:, 2:], framed[..., :-2, :-2]):
+                yield part, 0.125
+                yield part.flip(-1), 0.125
 
     def mismatch(self, batch: Batch, info: DataInfo) -> str | None:
         outputs = self._scores(batch).shape[1]
@@ -92,6 +116,12 @@ class Classification(ImageTask):
             place = "task" if self.target == "label" else "task.target"
             raise ConfigError([Problem(place, f"{message}{suggest(self.target, batch)}")])
         return label
+
+
+def _with_border(image: Tensor) -> Tensor:
+    """Return images (N, C, ..., H, W) with a border of one pixel that mirrors what is inside."""
+    framed = pad(image.flatten(1, -3), (1, 1, 1, 1), mode="reflect")
+    return framed.view(*image.shape[:-2], *framed.shape[-2:])
 
 
 def _logits(output: object, count: int) -> Tensor:

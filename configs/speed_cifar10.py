@@ -1,0 +1,28 @@
+"""To be measured."""
+
+_base_ = "two_conv_cifar10.py"
+
+task = dict(views="shifted")
+model = dict(_delete_=True, type="AirbenchNet", in_channels=3, num_classes=10)
+loss = dict(label_smoothing=0.2)
+
+optimizer = dict(_delete_=True, type="SGD", lr=1.5, momentum=0.85, nesterov=True, weight_decay=1.33e-3)
+param_groups = dict(lr_scale={"*.norm?.bias": 64}, no_decay=["bias"])
+schedule = dict(type="Linear", warmup_steps=0.23, start=0.2, final=0.07)
+hooks = [
+    dict(type="Whiten", layer="whiten"),
+    dict(type="Freeze", patterns=["whiten.weight", "*.norm?.weight"]),
+    dict(type="Freeze", patterns=["whiten.bias"], start=3),
+    dict(type="Lookahead", every=5, alpha=0.23, power=3),
+]
+
+train = dict(
+    batch_size=1024,
+    drop_last=True,
+    transforms=[
+        dict(type="RandomHorizontalFlip"),
+        dict(type="RandomCrop", size=32, padding=2, padding_mode="reflect"),
+    ],
+)
+val = dict(batch_size=2000)
+run = dict(_delete_=True, epochs=12, eval_every=12, precision="bf16", channels_last=True, compile="reduce-overhead")
