@@ -162,9 +162,11 @@ class Registry(Generic[T]):
         Raises:
             RegistryError: if two plugins, or a plugin and a file, have the name.
         """
+        if name in self._own:  # whoever else has it
+            return self._own[name]
         claims = self.claims(name)
         rivals = [other for other in claims if other.source in ("file", "plugin")]
-        if len(rivals) > 1 and claims[0].source != "own":
+        if len(rivals) > 1:
             owners = " and by ".join(map(str, rivals))
             raise RegistryError(f"{self.kind}: {name!r} is registered by {owners}; uninstall one")
         return claims[0] if claims else None
@@ -206,7 +208,9 @@ class Registry(Generic[T]):
         for key, value in spec.items():
             if key != "type":
                 annotation = known[key].annotation if key in known else Any
-                arguments[key] = fit(_build_nested(kind_of(annotation, self, key), value, context), annotation)
+                if isinstance(value, (list, tuple, Mapping)):
+                    value = _build_nested(kind_of(annotation, self, key), value, context)
+                arguments[key] = fit(value, annotation)
         try:
             made = self._adapt(factory, context)(**{key: context[key] for key in context if key in known} | arguments)
         except Exception as error:
