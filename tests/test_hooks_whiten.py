@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import tiny_config
+from tiny import tiny_config, tiny_runner
 
 from visreg.build import build_runner
 from visreg.check import check_config
 from visreg.config import config_from
 from visreg.errors import ConfigError
+from visreg.hooks.whiten import Whiten
 
 SCENES = {"type": "ShapeScenes", "size": 60, "image_size": 32, "targets": ["label"]}
 
@@ -64,12 +65,26 @@ def test_a_run_that_goes_on_keeps_the_layer(tmp_path):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("whitten", r"hooks\[0\]\.layer: 'whitten' is no Conv2d of the model; did you mean 'whiten'"),
-        ("head", r"hooks\[0\]\.layer: 'head' is no Conv2d of the model"),
-        ("blocks.1.conv1", r"is a layer of 8 channels for patches of 216 numbers, and needs 432"),
+        ("whitten", r"hooks\[0\]\.layer: 'whitten' is no Conv2d or Linear of the model; did you mean 'whiten'"),
+        ("blocks.1.norm1", r"hooks\[0\]\.layer: 'blocks.1.norm1' is no Conv2d or Linear of the model"),
+        ("head", r"hooks\[0\]\.layer: 'head' has 7 outputs; it takes an even number up to 16"),
         ("", r"hooks\[0\].*layer"),
     ],
 )
 def test_a_layer_that_cannot_be_whitened_is_a_mistake(layer, message):
     with pytest.raises(ConfigError, match=message):
         check_config(config_from(config([{"type": "Whiten", "layer": layer}])))
+
+
+def test_a_linear_layer_sees_the_directions_that_vary_most():
+    hook = Whiten(layer="0", eps=1e-9)
+    runner = tiny_runner(hooks=[hook])
+    hook.before_train(runner)
+    layer = runner.task.model[0]  # of four inputs and six outputs
+    batches = [batch["image"] for batch in runner.train_loader.epoch(0)]
+    with torch.no_grad():
+        made = (layer(torch.cat(batches)) - layer.bias).double()
+    torch.testing.assert_close(made[:, 3:], -made[:, :3], rtol=0, atol=1e-5)
+    expected = torch.eye(3, dtype=torch.float64)
+    torch.testing.assert_close(made[:, :3].T @ made[:, :3] / len(made), expected, rtol=0, atol=1e-4)
+    assert layer.weight[:3].norm(dim=1).diff().min() > 0  # the less a direction varies, the larger its filter

@@ -168,7 +168,7 @@ OPTIONS = {
         "EMA": {"decay": 0.9}, "EarlyStopping": {"monitor": "accuracy"}, "Freeze": {"patterns": ["0"], "epochs": 1},
         "L1": {"weight": 0.01}, "L2": {"weight": 0.01}, "Lookahead": {"every": 2, "power": 3},
         "MetricsLog": {"every": 2}, "Profiler": {"steps": 2}, "TensorBoard": {"every": 2},
-        "Whiten": {"layer": "whiten", "samples": 100},
+        "Whiten": {"layer": "0"},
     },
 }  # fmt: skip
 # Adopted names that cannot be used in a config for images and labels, each with a word of the reason it gets.
