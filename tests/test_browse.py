@@ -21,6 +21,7 @@ from visreg.data import DataInfo, Dataset
 from visreg.datasets.shapes import ShapeScenes
 from visreg.errors import ConfigError, DataError
 from visreg.pages import Item, article, page
+from visreg.samples import Samples
 from visreg.view import build_view, look
 
 FLIP = [{"type": "RandomHorizontalFlip"}, {"type": "RandomCrop", "size": 32, "padding": 8}]
@@ -188,8 +189,7 @@ def test_what_is_wrong_with_a_sample_and_what_a_transform_raises_is_said(tmp_pat
 
     view = build_view(config([], in_memory=False), "train", lambda size: torch.tensor([0, 1]))
     object.__setattr__(view, "dataset", Wrong())
-    view.each.transforms.append(broken)
-    view.each._samples.dataset = Wrong()
+    view.each._samples = Samples(dataset=Wrong(), transforms=[*view.each.transforms, broken], seed=0)
     right, wrong = look(view, 2, epochs=1, seed=0)
     assert right.problems == ["RuntimeError: no luck today"]
     assert wrong.problems[0] == "label: 1 is not below 1, the number of classes"

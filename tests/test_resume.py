@@ -40,7 +40,7 @@ HOOK = {"type": "EMA", "decay": 0.9}
     ("sections", "expected"),
     [
         ({}, []),
-        ({"run": {"seed": 0}, "train": {"workers": 0, "shuffle": None}, "hooks": [], "loss": BASE["loss"]}, []),
+        ({"run": {"seed": 0}, "train": {"workers": "auto", "shuffle": None}, "hooks": [], "loss": BASE["loss"]}, []),
         ({"optimizer": {**BASE["optimizer"], "lr": 0.1}}, [("optimizer.lr", True)]),
         ({"optimizer": {"type": "Adam", "lr": 0.05}}, [("optimizer.type", True), ("optimizer.momentum", True)]),
         ({"schedule": {"type": "StepLR", "step_size": 1}}, [("schedule", True)]),
@@ -51,6 +51,8 @@ HOOK = {"type": "EMA", "decay": 0.9}
         ({"train": {"dataset": {"type": "Digits"}}}, [("train.dataset.train", True), ("train.dataset.size", True)]),
         ({"train": {"dataset": {**BASE["train"]["dataset"], "root": "x"}}}, [("train.dataset.root", False)]),
         ({"train": {"workers": 2}}, [("train.workers", False)]),
+        ({"train": {"cache": "ram"}}, [("train.cache", True)]),
+        ({"train": {"draft": False}}, [("train.draft", True)]),
         ({"train": {"batch_transforms": [{"type": "Identity"}]}}, [("train.batch_transforms", True)]),
         ({"run": {"seed": 1}}, [("run.seed", True)]),
         ({"run": {"precision": "bf16"}}, [("run.precision", True)]),

@@ -15,7 +15,7 @@ from visreg.schema import DEFAULT_HOOKS, SECTIONS, SLOTS, DataConfig, ParamGroup
 def test_defaults_are_filled_in():
     schema = Schema.of(tiny_config())
     assert (schema.train.workers, schema.train.in_memory, schema.train.drop_last, schema.train.shuffle) == (
-        0, "auto", False, None,
+        "auto", "auto", False, None,
     )  # fmt: skip
     assert (schema.run.seed, schema.run.precision, schema.run.accumulate, schema.run.steps) == (0, "fp32", 1, None)
     assert (schema.test, schema.hooks, schema.schedules, schema.plugins) == (None, (), [], ())

@@ -13,6 +13,8 @@ from attrs import fields
 
 from visreg import dist
 from visreg.batching import Batching
+from visreg.build_cache import open_cache
+from visreg.cache import Cache
 from visreg.check import check_config
 from visreg.config import Config, ConfigPath, config_from, show_path
 from visreg.data import DataInfo, Dataset, Sample, Transform
@@ -20,6 +22,7 @@ from visreg.datasets.wrappers import check_same
 from visreg.device import find_device
 from visreg.errors import ConfigError, DataError, Problem, VisregError, first
 from visreg.loader import Loader, SampleLoader, TensorLoader
+from visreg.machine import cores
 from visreg.memory import Held, hold
 from visreg.misfit import renamed
 from visreg.registry import DATASETS, SAMPLERS, TRANSFORMS, Registry, Spec
@@ -31,7 +34,8 @@ from visreg.weights import InitialWeights
 
 logger = logging.getLogger("visreg")
 
-NOT_OF_STREAMS = ("sampler", "shuffle", "drop_last", "workers", "on_bad_sample", "in_memory")
+MOST_WORKERS = 16  # that there are by themselves, for one split
+NOT_OF_STREAMS = ("sampler", "shuffle", "drop_last", "workers", "on_bad_sample", "in_memory", "draft", "cache")
 
 
 class DataBuilder:
@@ -109,7 +113,8 @@ class DataBuilder:
         if stream is not None:
             return self.stream_loader(split, dataset, stream, transforms, batch_transforms)
         batching = self.batching(split, section, dataset)
-        held = self._held(split, dataset, transforms)
+        cache = self._cache(split, dataset, transforms)
+        held = self._held(split, dataset, transforms, cache)
         if isinstance(held, Held):
             return TensorLoader(
                 info=dataset.info,
@@ -126,7 +131,9 @@ class DataBuilder:
             batching=batching,
             batch_transforms=batch_transforms,
             device=self.device,
-            workers=section.workers,
+            workers=self._workers(split, section, len(batching)),
+            draft=section.draft,
+            cache=cache,
             timeout=section.timeout,
             on_bad_sample=section.on_bad_sample,
             max_bad_samples=section.max_bad_samples,
@@ -138,6 +145,7 @@ class DataBuilder:
         stream, name = dataset.stream(), dataset.info.name
         default = {each.name: each.default for each in fields(DataConfig)}
         useless = [key for key in NOT_OF_STREAMS if getattr(section, key) != default[key]]
+        useless = useless if section.workers else [key for key in useless if key != "workers"]  # it has none
         wrong: tuple[str, str] | None = None
         if stream is None and section.samples_per_epoch is not None:
             wrong = ("samples_per_epoch", f"of no use, since {name} is no stream; remove it")
@@ -192,7 +200,37 @@ class DataBuilder:
             sampler=sampler,
         )
 
-    def _held(self, split: str, dataset: Dataset, transforms: Sequence[Transform]) -> Held | None:
+    def _workers(self, split: str, section: DataConfig, batches: int) -> int:
+        """Return how many workers a split has; say so where visreg decides."""
+        if isinstance(section.workers, int):
+            return section.workers
+        there = cores()
+        count = max(0, min(there - 1, MOST_WORKERS, batches))
+        if dist.is_main():
+            who = f"{count} worker{'s' * (count > 1)}" if count else "this process"
+            logger.info("%s: samples made by %s, of %d core%s", split, who, there, "s" * (there > 1))
+        return count
+
+    def _cache(self, split: str, dataset: Dataset, transforms: Sequence[Transform]) -> Cache | None:
+        """Return what keeps the samples of a split, if anything shall.
+
+        Raises:
+            DataError: if it cannot.
+        """
+        section: DataConfig = getattr(self.schema, split)
+        if section.cache is None:
+            return None
+        skip, specs = section.on_bad_sample == "skip", [section.dataset, *section.transforms]
+        try:
+            cache, told = open_cache(section.cache, dataset, transforms, specs, section.draft, skip)
+        except DataError as error:
+            error.args = (f"{split}.cache: {error}",)
+            raise
+        if dist.is_main():
+            logger.info("%s: %s", split, told)
+        return cache
+
+    def _held(self, split: str, dataset: Dataset, transforms: Sequence[Transform], cache: Cache | None) -> Held | None:
         """Return the dataset of a split in memory, or None; say which, and why.
 
         Raises:
@@ -204,7 +242,8 @@ class DataBuilder:
             found: Held | str = f"as {split}.in_memory says"
         else:
             try:
-                found = hold(dataset, transforms, self.device, force=section.in_memory is True)
+                force, kept = section.in_memory is True, cache if section.cache == "disk" else None
+                found = hold(dataset, transforms, self.device, force, section.draft, kept)
             except DataError as error:
                 if section.on_bad_sample == "error":
                     raise

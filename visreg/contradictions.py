@@ -29,6 +29,8 @@ def contradictions(values: Mapping[str, Any]) -> Found:
         section = values.get(name)
         if isinstance(section, Mapping) and section.get("sampler") is not None:
             yield from _contradictions_of_sampler(name, section)
+        if isinstance(section, Mapping) and section.get("in_memory") is True and section.get("cache") == "ram":
+            yield (name, "cache"), f"of no use, since {name}.in_memory=True holds the samples in memory; remove it"
     schedule = values.get("schedule")
     for index, spec in enumerate(schedule if isinstance(schedule, (list, tuple)) else [schedule]):
         if isinstance(spec, Mapping):

@@ -165,6 +165,10 @@ class Dataset(ABC):
         """
         return self[index]
 
+    def unread(self, index: int, epoch: int) -> Sample:
+        """Return what `at` does, where the image may be a `Picture` that is yet to be read, by whom it is needed."""
+        return self.at(index, epoch)
+
     def classes_in(self, index: int) -> frozenset[int]:
         """Return the classes in a sample: its label, or those of its objects or pixels; by default it is read."""
         return _classes_in(self[index])
@@ -172,6 +176,10 @@ class Dataset(ABC):
     def where(self, index: int) -> str:
         """Return where a sample comes from, such as the path of its file, for messages; empty if that is unknown."""
         return ""
+
+    def stamps(self) -> Sequence[str] | None:
+        """Return of each sample what differs once it does, such as its file's name, size and time; None if unknown."""
+        return None
 
     def labels(self) -> Tensor | None:
         """Return the ``label`` of every sample, int64 (len(self),), or None where that takes reading the samples."""

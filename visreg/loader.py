@@ -17,6 +17,7 @@ from attrs import define, field
 from torch import Tensor
 
 from visreg.batching import Batching
+from visreg.cache import Cache
 from visreg.data import Batch, DataInfo, Dataset, Transform, to_device
 from visreg.errors import DataError
 from visreg.samples import Samples, place
@@ -143,6 +144,8 @@ class SampleLoader(_Batched):
             its place, which depends on the seed, the epoch and its index alone; an evaluation leaves it out.
         max_bad_samples: how many may be skipped, each counted once; one more is an error.
         timeout: seconds that a worker may take over one sample; 0 for any time.
+        draft: let a JPEG be decoded at a fraction of its size where the first transform shrinks it so far.
+        cache: keeps samples as they are after their first transforms.
         bad: why samples could not be read, by index.
     """
 
@@ -154,6 +157,8 @@ class SampleLoader(_Batched):
     on_bad_sample: Literal["error", "skip"] = "error"
     max_bad_samples: int = 100
     timeout: float = 120.0
+    draft: bool = True
+    cache: Cache | None = None
     bad: dict[int, str] = field(factory=dict, init=False, repr=False)
     _samples: Samples = field(init=False, repr=False)
     _pool: Workers = field(init=False, repr=False)
@@ -165,10 +170,15 @@ class SampleLoader(_Batched):
             seed=self.batching.seed,
             skip=self.on_bad_sample == "skip",
             replace=self.batching.train,
+            draft=self.draft,
+            cache=self.cache,
             keyed=self.keyed,
         )
         self._pool = Workers(
-            make=self._samples.batch, count=self.workers, timeout=self.timeout, place=partial(place, self.dataset)
+            make=partial(self._samples.batch, shared=True),
+            count=self.workers,
+            timeout=self.timeout,
+            place=partial(place, self.dataset),
         )
 
     @property
@@ -195,6 +205,8 @@ class SampleLoader(_Batched):
                     mine = batch.pop("key", None)
                     yield transform_batch(batch, self.batch_transforms, mine)
         finally:
+            for line in self.cache.news() if self.cache else ():
+                logger.warning("%s", line)
             if bad:
                 what = "replaced by others" if self.batching.train else "left out of the scores"
                 many = "s" * (len(bad) > 1)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 from attrs import frozen
 from torch import Tensor
 
-from visreg import dist
+from visreg.cache import Cache
 from visreg.data import RAGGED, Dataset, Sample, Transform, pixels
-from visreg.samples import persist, read
-from visreg.transform import first_obstacle, obstacle, split_fixed, transform_batch, transform_sample
+from visreg.machine import cores, free_memory
+from visreg.picture import Picture, with_whole_image
+from visreg.samples import Source, persist
+from visreg.transform import (
+    OfPart,
+    first_obstacle,
+    name_of,
+    obstacle,
+    split_fixed,
+    transform_batch,
+    transform_sample,
+)
 
 SHARE = 0.25  # of the free memory, of the machine or of a GPU: what a dataset may take by itself
 MOST = 0.9  # what it may take if it is to be held at any price
@@ -42,7 +50,14 @@ class Held:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def hold(dataset: Dataset, transforms: Sequence[Transform], device: torch.device, force: bool = False) -> Held | str:
+def hold(
+    dataset: Dataset,
+    transforms: Sequence[Transform],
+    device: torch.device,
+    force: bool = False,
+    draft: bool = True,
+    cache: Cache | None = None,
+) -> Held | str:
     """Return a dataset in memory, on ``device`` if it fits there, or why that cannot or should not be.
 
     Fixed transforms at the start of the list are computed once, as far as they leave bytes as bytes.
@@ -52,6 +67,8 @@ def hold(dataset: Dataset, transforms: Sequence[Transform], device: torch.device
         transforms: of samples.
         device: where the batches are to be.
         force: hold it even if it takes more than a share of the free memory.
+        draft: let a JPEG be decoded at a fraction of its size where the first transform shrinks it so far.
+        cache: keeps the samples as they are after the fixed transforms, which then need not be computed again.
 
     Raises:
         DataError: if a sample cannot be read.
@@ -61,12 +78,16 @@ def hold(dataset: Dataset, transforms: Sequence[Transform], device: torch.device
     if whole is None and not dataset.fixed:
         return "it may give another sample each time, unless it has fixed = True"
     first: Sample = (
-        {name: tensor[0] for name, tensor in whole.items()} if whole else persist(dataset, 0, lambda: read(dataset, 0))
+        {name: tensor[0] for name, tensor in whole.items()}
+        if whole
+        else persist(dataset, 0, lambda: Source(dataset=dataset, draft=draft).read(0))
     )
     if reason := first_obstacle(transforms, first):
         return reason
-    fixed, rest = _split(first, transforms)
-    sample = transform_sample(first, fixed, 0)
+    if cache is None and (reason := _shrinking(first, transforms)):
+        return reason
+    fixed, rest = persist(dataset, 0, lambda: split_bytes(first, transforms))
+    sample = persist(dataset, 0, lambda: transform_sample(first, fixed, 0))
     ragged = [key for key, value in sample.items() if key in RAGGED or not isinstance(value, Tensor)]
     if ragged:
         return f"its samples hold {' and '.join(sorted(ragged))}, which do not stack"
@@ -75,7 +96,7 @@ def hold(dataset: Dataset, transforms: Sequence[Transform], device: torch.device
     if not there and size > (MOST if force else SHARE) * free:
         return f"it would take {size / GB:.3g} GB, of {free / GB:.3g} GB that are free"
     if whole is None:
-        found = _read_all(dataset, fixed, sample)
+        found = _read_all(Source(dataset=dataset, transforms=fixed, draft=draft, cache=cache), sample)
         if isinstance(found, str):
             return found
         whole = found
@@ -85,10 +106,19 @@ def hold(dataset: Dataset, transforms: Sequence[Transform], device: torch.device
     return Held({name: tensor.to(onto) for name, tensor in whole.items()}, len(fixed), rest)
 
 
-def _split(sample: Sample, transforms: Sequence[Transform]) -> tuple[list[Transform], list[Transform]]:
+def _shrinking(sample: Sample, transforms: Sequence[Transform]) -> str:
+    """Return why an image is not to be held whole, if a part of it may be decoded at a fraction of its size."""
+    picture, transform = sample.get("image"), transforms[0] if transforms else None
+    if not (isinstance(picture, Picture) and picture.fractions and isinstance(transform, OfPart)):
+        return ""
+    shrinks = transform.shrinks(*picture.shape[1:])
+    return f"{name_of(transform)} may have JPEGs decoded at a fraction of their size, unless draft=False" * shrinks
+
+
+def split_bytes(sample: Sample, transforms: Sequence[Transform]) -> tuple[list[Transform], list[Transform]]:
     """Return the transforms whose result is held, and the others: bytes are not held as floats, which are larger."""
     fixed, _ = split_fixed(transforms)
-    count = 0
+    sample, count = with_whole_image(sample), 0
     for transform in fixed:
         before, sample = sample, transform_sample(sample, [transform], 0)
         dtypes = [getattr(pixels(values), "dtype", None) for values in (before, sample)]
@@ -111,12 +141,13 @@ def _transformed(whole: Mapping[str, Tensor], fixed: Sequence[Transform]) -> dic
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _read_all(dataset: Dataset, fixed: Sequence[Transform], blank: Sample) -> dict[str, Tensor] | str:
+def _read_all(source: Source, blank: Sample) -> dict[str, Tensor] | str:
     """Return all samples, read by several threads, or which of them is not like ``blank``."""
+    dataset = source.dataset
     whole = {name: torch.empty(len(dataset), *value.shape, dtype=value.dtype) for name, value in blank.items()}
 
     def make(index: int) -> str:
-        sample = persist(dataset, index, lambda: transform_sample(read(dataset, index), fixed, 0))
+        sample = persist(dataset, index, lambda: with_whole_image(source.read(index)))
         if sample.keys() != whole.keys():
             return f"sample {index} holds {', '.join(sample)}, and the first {', '.join(whole)}"
         for name, value in sample.items():
@@ -125,7 +156,7 @@ def _read_all(dataset: Dataset, fixed: Sequence[Transform], blank: Sample) -> di
             whole[name][index] = value
         return ""
 
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // dist.local_world_size())) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(dataset), CHUNK):
             for reason in pool.map(make, range(start, min(start + CHUNK, len(dataset)))):
                 if reason:
@@ -135,23 +166,3 @@ def _read_all(dataset: Dataset, fixed: Sequence[Transform], blank: Sample) -> di
 
 def _kind(value: Tensor) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {'×'.join(map(str, value.shape))}"
-
-
-def free_memory(device: torch.device | None = None) -> float:
-    """Return the bytes that are free on a device, or for this process on its machine, where others run beside it."""
-    if device is not None and device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    found = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    meminfo = _text("/proc/meminfo")  # which counts what the system would give back
-    found = [int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith("MemAvailable")] or found
-    limit, used = _text("/sys/fs/cgroup/memory.max"), _text("/sys/fs/cgroup/memory.current")  # of a container
-    if limit.strip().isdigit() and used.strip().isdigit():
-        found.append(max(0, int(limit) - int(used)))
-    return min(found) / dist.local_world_size()
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return ""

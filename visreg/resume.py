@@ -34,6 +34,8 @@ BREAKING: Mapping[ConfigPath, str] = {
     ("train", "dataset"): "what is learnt from",
     ("train", "transforms"): "the augmentation",
     ("train", "batch_transforms"): "the augmentation",
+    ("train", "draft"): "the pixels of images that are shrunk",
+    ("train", "cache"): "the pixels of images that are shrunk, since whole ones are kept",
     ("train", "batch_size"): "what one step sees, and how many steps an epoch has",
     ("train", "drop_last"): "how many steps an epoch has",
     ("train", "shuffle"): "the order of the samples",
@@ -154,6 +156,8 @@ def _normal(config: Mapping[str, Any]) -> dict[str, Any]:
             normal[name] = {
                 key: value for key, value in normal[name].items() if value != defaults.get(key, attrs.NOTHING)
             }
+    if isinstance(normal.get("train"), Mapping) and "cache" in normal["train"]:
+        normal["train"]["cache"] = "whichever"  # it makes no difference where samples are kept
     normal["schedule"] = _listed(normal.get("schedule"))
     listed = [*config.get("hooks", ())]
     types = {hook["type"] for hook in listed}

@@ -11,13 +11,17 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from attrs import define
+import torch
+from attrs import define, field
 
 from visreg.batching import epoch_of
+from visreg.cache import Cache
 from visreg.data import Batch, Dataset, Sample, Transform, collate, printable
 from visreg.errors import DataError, ResourceError
 from visreg.generators import mix, seeded
-from visreg.transform import transform_sample
+from visreg.picture import Picture, with_whole_image
+from visreg.together import can_be_together, joined, transform_together
+from visreg.transform import OfPart, split_fixed, transform_sample
 
 T = TypeVar("T")
 Key = tuple[int, int]  # (draw, index): the sample's place, and what its randomness depends on besides that and the seed
@@ -26,7 +30,46 @@ Key = tuple[int, int]  # (draw, index): the sample's place, and what its randomn
 UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error)
 EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)  # the machine, and not the file, is at fault
 PAUSES = (0.05, 0.25, 1.0)  # seconds before each further try; a file that is merely damaged gets one
+GROUP = 16  # samples that are made together: few enough for a processor's cache, and for files to be in memory
 REPLACEMENTS = 100  # how many other samples are tried in the place of a bad one
+
+
+@define(kw_only=True, eq=False)
+class Source:
+    """Samples as they are read, after the first of the transforms, which make of a sample always the same.
+
+    Attributes:
+        transforms: the first ones.
+        draft: let a JPEG be decoded at a fraction of its size where the first transform shrinks it so far.
+        cache: keeps them, after just these transforms.
+        views: give the cache's own bytes, to somebody who takes a part of them.
+    """
+
+    dataset: Dataset
+    transforms: Sequence[Transform] = ()
+    draft: bool = True
+    cache: Cache | None = None
+    views: bool = False
+
+    def read(self, index: int, epoch: int = 0) -> Sample:
+        """Return a sample; its image may be a `Picture` where there are no first transforms.
+
+        Raises:
+            DataError: if it cannot be read, of whatever kind the error is.
+        """
+        if self.cache is None:
+            return self._made(index, epoch)
+        if (kept := self.cache.get(index)) is not None:
+            return kept if self.views else {key: value.clone() for key, value in kept.items()}
+        made = with_whole_image(self._made(index, epoch))
+        self.cache.put(index, made)
+        return made
+
+    def _made(self, index: int, epoch: int) -> Sample:
+        found = _read(lambda: self.dataset.unread(index, epoch))
+        if isinstance(image := found.get("image"), Picture):
+            image.fractions = self.draft
+        return transform_sample(found, self.transforms, 0) if self.transforms else found
 
 
 @define(kw_only=True, eq=False)
@@ -37,6 +80,8 @@ class Samples:
         skip: go on without a sample that cannot be read; else it is an error.
         replace: put another one in its place, so that the batch keeps its size.
         retry: try again what cannot be read; else take the first answer.
+        draft: let a JPEG be decoded at a fraction of its size where the first transform shrinks it so far.
+        cache: keeps samples as they are after their first transforms.
         keyed: put into each batch its samples' ``key``, which the randomness of ``batch_transforms`` comes from.
     """
 
@@ -46,24 +91,70 @@ class Samples:
     skip: bool = False
     replace: bool = False
     retry: bool = True
+    draft: bool = True
+    cache: Cache | None = None
     keyed: bool = False
+    _source: Source = field(init=False, repr=False)
+    _rest: Sequence[Transform] = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        count = len(split_fixed(self.transforms)[0]) if self.dataset.fixed else 0
+        count = self.cache.first if self.cache else count
+        self._rest = self.transforms[count:]
+        self._source = Source(
+            dataset=self.dataset,
+            transforms=self.transforms[:count],
+            draft=self.draft,
+            cache=self.cache,
+            views=bool(self._rest) and isinstance(self._rest[0], OfPart),
+        )
 
     def batch(
-        self, keys: Sequence[Key], begin: Callable[[int], None] = lambda index: None
+        self, keys: Sequence[Key], begin: Callable[[int], None] = lambda index: None, shared: bool = False
     ) -> tuple[Batch, dict[int, str]]:
         """Return a batch, which is empty if no sample of it can be read, and by index why samples are not in it.
 
         Args:
             keys: of the samples.
             begin: is told the index of each sample before it is read.
+            shared: put the batch into memory that another process can have without a copy.
 
         Raises:
             DataError: if a sample cannot be read and none may be skipped, or samples do not fit together.
             ResourceError: if memory or open files ran out.
         """
+        if (batch := self._together(keys, begin, shared)) is not None:
+            return batch, {}
         bad: dict[int, str] = {}
         samples = [sample for key in keys for sample in self._readable(key, begin, bad)]
         return collate(samples) if samples else {}, bad
+
+    def _together(self, keys: Sequence[Key], begin: Callable[[int], None], shared: bool) -> Batch | None:
+        """Return a batch whose samples were transformed several at once; None if one by one is the only way."""
+        if not self.dataset.fixed:  # it draws, for each sample
+            return None
+        parts: list[Batch] = []
+        try:
+            for start in range(0, len(keys), GROUP):
+                part = self._group(keys[start : start + GROUP], begin)
+                if part is None:
+                    return None
+                parts.append(part)
+            return joined(parts, shared)
+        except Exception:  # whatever it is: one by one it comes again, is tried again, and has a name
+            return None
+
+    def _group(self, keys: Sequence[Key], begin: Callable[[int], None]) -> Batch | None:
+        samples: list[Sample] = []
+        for draw, index in keys:
+            begin(index)
+            samples.append(self._source.read(index, epoch_of(draw)))
+            if not can_be_together(samples[-1], self._rest):
+                return None
+        numbers, first = [mix(self.seed, *key) for key in keys], len(self._source.transforms)
+        batch = transform_together(samples, self._rest, numbers, first, lambda place: begin(keys[place][1]))
+        batch["index"] = torch.tensor([index for _, index in keys])
+        return {**batch, "key": torch.tensor(numbers)} if self.keyed else batch
 
     def _readable(self, key: Key, begin: Callable[[int], None], bad: dict[int, str]) -> list[Sample]:
         """Return one sample: that of ``key``, or else of a place that depends on ``key`` alone; or none."""
@@ -95,8 +186,8 @@ class Samples:
     def _make(self, key: Key) -> Sample:
         draw, index = key
         with seeded(self.seed, draw, index):
-            found = read(self.dataset, index, epoch_of(draw))
-            sample = transform_sample(found, self.transforms, mix(self.seed, draw, index))
+            found, first = self._source.read(index, epoch_of(draw)), len(self._source.transforms)
+            sample = transform_sample(found, self._rest, mix(self.seed, draw, index), first)
         sample["index"] = index
         return sample
 
@@ -107,8 +198,12 @@ def read(dataset: Dataset, index: int, epoch: int = 0) -> Sample:
     Raises:
         DataError: if it cannot be read, of whatever kind the error is.
     """
+    return _read(lambda: dataset.at(index, epoch))
+
+
+def _read(get: Callable[[], Sample]) -> Sample:
     try:
-        return dict(dataset.at(index, epoch))
+        return dict(get())
     except UNREADABLE as error:
         raise DataError(f"{type(error).__name__}: {error}{_raised_at(error)}") from error
 

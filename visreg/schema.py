@@ -35,6 +35,11 @@ def _fraction(instance: object, attribute: Attribute[Any], value: Any) -> None:
         raise ValueError("must be above 0 and at most 1")
 
 
+def _workers(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if isinstance(value, int):
+        ge(0)(instance, attribute, value)
+
+
 def _device(instance: object, attribute: Attribute[str], value: str) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         raise ValueError("must be 'auto', 'cpu', 'cuda' or, for one GPU of several, 'cuda:0' and so on")
@@ -49,13 +54,20 @@ class DataConfig:
         transforms: what each sample passes through, in order, drawn from (seed, epoch, index).
         batch_transforms: what each batch passes through, on the device.
         batch_size: samples in a batch, over all processes; in training, those of one optimizer step.
-        workers: processes that make samples; 0 makes them in this one. Unused where the data is in memory.
+        workers: processes that make samples; 0 makes them in this one. ``"auto"`` leaves one core to the training and
+            gives each of the others a worker. Unused where the data is in memory.
         timeout: seconds that a worker may take over one sample before another replaces it; 0 for any time.
         on_bad_sample: what to do with a sample that cannot be read: ``"error"`` stops; ``"skip"`` takes another one in
             its place, always the same one; an evaluation leaves it out.
         max_bad_samples: how many different samples may be skipped; one more is an error.
         in_memory: hold the dataset in memory, on the device if it fits there, and compute ``transforms`` for whole
             batches: the batches are the same, sooner. By itself where it takes up to a quarter of the free memory.
+        draft: decode a JPEG at 1/2, 1/4 or 1/8 of its size where the first transform, a Resize or a RandomResizedCrop,
+            shrinks it at least as much: sooner, and the pixels differ a little.
+        cache: keep decoded samples, after those of the first ``transforms`` that are not random, such as a Resize: in
+            ``"ram"`` as long as the run; or on the ``"disk"`` for the next one too, in ``$VISREG_CACHE``, else
+            ``~/.cache/visreg``. From the second epoch on, they are there sooner. A RandomResizedCrop that comes first
+            then cuts its parts out of whole images, which ``draft`` makes no difference to.
         drop_last: leave out a last batch that is not full.
         shuffle: another order every epoch; by default in training only.
         samples_per_epoch: samples that make an epoch, of a dataset that is a stream and has no length.
@@ -66,11 +78,13 @@ class DataConfig:
     transforms: Sequence[Spec] = ()
     batch_transforms: Sequence[Spec] = ()
     batch_size: int = field(validator=ge(1))
-    workers: int = field(default=0, validator=ge(0))
+    workers: int | Literal["auto"] = field(default="auto", validator=_workers)
     timeout: float = field(default=120.0, validator=ge(0))
     on_bad_sample: Literal["error", "skip"] = "error"
     max_bad_samples: int = field(default=100, validator=ge(0))
     in_memory: Literal["auto"] | bool = "auto"
+    draft: bool = True
+    cache: Literal["ram", "disk"] | None = None
     drop_last: bool = False
     shuffle: bool | None = None
     samples_per_epoch: int | None = field(default=None, validator=optional(ge(1)))

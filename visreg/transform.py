@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from visreg.data import PLACED, Batch, Sample, Transform, pixels
+from visreg.picture import Box, Picture, with_whole_image
 from visreg.random_draws import Draws
 
 Drawn = dict[str, Any]
@@ -64,6 +65,7 @@ class RandomTransform(ABC):
 
     def sample(self, sample: Sample, draws: Draws) -> Sample:
         """Return a sample changed, as it would be in a batch."""
+        sample = with_whole_image(sample)
         image = pixels(sample)
         if not isinstance(image, Tensor) or image.ndim != 3 or self.obstacle(sample):
             return self.alone(sample)
@@ -77,6 +79,34 @@ class RandomTransform(ABC):
         if getattr(image, "ndim", 3) == 3 or getattr(label, "ndim", 1) == 0:
             return self.sample(values, Draws(torch.randint(1 << 62, (1,))))
         return self.batch(values, Draws(torch.randint(1 << 62, (len(image),), device=image.device)))
+
+
+class OfPart(RandomTransform):
+    """A random transform that makes of one part of an image another: the rest of it need not even be read."""
+
+    @abstractmethod
+    def boxes(self, draws: Draws, sizes: Tensor) -> Tensor:
+        """Return the part that is drawn of each image: top, left, height and width, int64 (N, 4).
+
+        Args:
+            draws: for the images.
+            sizes: their heights and widths, int64 (N, 2).
+        """
+
+    @abstractmethod
+    def of_part(self, image: Tensor | Picture, box: Box) -> Tensor:
+        """Return what this makes of a part of an image (C, H, W), read or not."""
+
+    @abstractmethod
+    def shrinks(self, height: int, width: int) -> bool:
+        """Return whether a part of a JPEG of this size may be decoded at a fraction of its size."""
+
+    def sample(self, sample: Sample, draws: Draws) -> Sample:
+        image = sample.get("image")
+        if not isinstance(image, Picture) or self.obstacle(sample) or not PLACED.isdisjoint(sample):
+            return super().sample(sample, draws)
+        (box,) = self.boxes(draws, torch.tensor([image.shape[1:]])).tolist()
+        return {**sample, "image": self.of_part(image, box)}
 
 
 def is_fixed(transform: Transform) -> bool:
@@ -114,7 +144,7 @@ def transform_sample(sample: Sample, transforms: Sequence[Transform], key: int, 
     """Return a sample transformed; other random transforms than ours draw from torch's generator, or what they like.
 
     Args:
-        sample: what a dataset gave.
+        sample: what a dataset gave; its image may be a `Picture`.
         transforms: of samples.
         key: of the sample: ``mix(seed, draw, index)``.
         first: how many transforms of the config's list come before these.
@@ -122,9 +152,16 @@ def transform_sample(sample: Sample, transforms: Sequence[Transform], key: int, 
     for number, transform in enumerate(transforms, first):
         if isinstance(transform, RandomTransform):
             sample = transform.sample(sample, Draws(torch.tensor([key]), (OF_SAMPLES, number)))
+        elif isinstance(image := sample.get("image"), Picture) and _reads(transform) and PLACED.isdisjoint(sample):
+            sample = {**sample, "image": transform.of_picture(image)}  # type: ignore[attr-defined]  # it has
         else:
-            sample = transform(sample)
-    return sample
+            sample = transform(with_whole_image(sample))
+    return with_whole_image(sample)
+
+
+def _reads(transform: Transform) -> bool:
+    """Return whether a transform can do with an image that is yet to be read."""
+    return hasattr(transform, "of_picture")
 
 
 def transform_batch(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from visreg.batching import Batching
 from visreg.build_data import DataBuilder
+from visreg.cache import Cache
 from visreg.config import Config
 from visreg.data import Batch, DataInfo, Dataset, Sample, Transform
 from visreg.data_check import sample_problems
@@ -119,7 +120,9 @@ class _Viewer(DataBuilder):
 
     def view(self, split: str) -> View:
         """Return what `build_view` does."""
-        section = evolve(self.section(split), workers=0, on_bad_sample="error", sampler=None, drop_last=False)
+        section = evolve(
+            self.section(split), workers=0, cache=None, on_bad_sample="error", sampler=None, drop_last=False
+        )
         self._set(split, evolve(section, batch_size=1, batch_transforms=()))
         each = self.loader(split)
         dataset = self.opened[split]
@@ -150,7 +153,7 @@ class _Viewer(DataBuilder):
             sampler=_Chosen(self.choose(len(dataset))),
         )
 
-    def _held(self, split: str, dataset: Dataset, transforms: Sequence[Transform]) -> Held | None:
+    def _held(self, split: str, dataset: Dataset, transforms: Sequence[Transform], cache: Cache | None) -> Held | None:
         """Read nothing but what is shown; held in memory or not, training sees the same."""
         return None
 

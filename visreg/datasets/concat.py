@@ -78,6 +78,10 @@ class Concat(Dataset):
         dataset, place = self._find(index)
         return dataset.at(place, epoch)
 
+    def unread(self, index: int, epoch: int) -> Sample:
+        dataset, place = self._find(index)
+        return dataset.unread(place, epoch)
+
     def classes_in(self, index: int) -> frozenset[int]:
         dataset, place = self._find(index)
         return dataset.classes_in(place)
@@ -87,6 +91,11 @@ class Concat(Dataset):
             return ""
         dataset, place = self._find(index)
         return dataset.where(place) or f"{dataset.info.name}[{place}]"
+
+    def stamps(self) -> Sequence[str] | None:
+        self.open()
+        stamps = [dataset.stamps() for dataset in self.datasets]
+        return [stamp for each in stamps for stamp in each or ()] if all(x is not None for x in stamps) else None
 
     def labels(self) -> Tensor | None:
         self.open()

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from visreg.data import DataInfo, Dataset, Sample, printable
 from visreg.datasets.files import DamagedError, located
-from visreg.datasets.image import read_image
+from visreg.datasets.image import ImageFile
 from visreg.errors import DataError
+from visreg.picture import with_whole_image
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -123,8 +124,11 @@ class ImageFolder(ClassFolders):
         return sorted(found)
 
     def __getitem__(self, index: int) -> Sample:
+        return with_whole_image(self.unread(index, 0))
+
+    def unread(self, index: int, epoch: int) -> Sample:
         path, label = self.files[index]
-        image = read_image(path, "RGB" if self.channels == 3 else "L")
+        image = ImageFile.open(path, "RGB" if self.channels == 3 else "L")
         if self.size is not None and tuple(image.shape[1:]) != _sides(self.size):
             height, width = image.shape[1:]
             raise DamagedError(
@@ -132,9 +136,20 @@ class ImageFolder(ClassFolders):
             )
         return {"image": image, "label": torch.tensor(label)}
 
+    def stamps(self) -> Sequence[str] | None:
+        return [f"{_stamp(path)} {label} {self.channels}" for path, label in self.files]
+
     @property
     def fixed(self) -> bool:
         return True
+
+
+def _stamp(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError:  # it may be another day's file
+        return str(path.absolute())
+    return f"{path.absolute()} {found.st_size} {found.st_mtime_ns}"
 
 
 def _sides(size: int | tuple[int, int]) -> tuple[int, int]:

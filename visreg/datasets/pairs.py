@@ -51,7 +51,7 @@ def _image(value: Any) -> Tensor:
     elif hasattr(value, "tobytes") and hasattr(value, "mode"):
         from visreg.datasets.image import to_tensor
 
-        return to_tensor(value)
+        return to_tensor(value).contiguous()
     else:
         raise TypeError(f"expected a Pillow image, an array or a tensor, got a {type(value).__name__}")
     if image.ndim != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):

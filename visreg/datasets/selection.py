@@ -73,6 +73,9 @@ class Selection(Dataset):
     def at(self, index: int, epoch: int) -> Sample:
         return self.dataset.at(int(self.places[index]), epoch)
 
+    def unread(self, index: int, epoch: int) -> Sample:
+        return self.dataset.unread(int(self.places[index]), epoch)
+
     def classes_in(self, index: int) -> frozenset[int]:
         return self.dataset.classes_in(int(self.places[index]))
 
@@ -81,6 +84,10 @@ class Selection(Dataset):
             return ""
         place = int(self.chosen[index])
         return self.dataset.where(place) or f"{self.dataset.info.name}[{place}]"
+
+    def stamps(self) -> Sequence[str] | None:
+        stamps = self.dataset.stamps() if len(self.places) else None
+        return None if stamps is None else [stamps[place] for place in self.places.tolist()]
 
     def labels(self) -> Tensor | None:
         labels = self.dataset.labels() if len(self.places) else None

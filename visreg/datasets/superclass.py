@@ -62,11 +62,17 @@ class Superclass(Dataset):
     def at(self, index: int, epoch: int) -> Sample:
         return self._with(self.dataset.at(index, epoch))
 
+    def unread(self, index: int, epoch: int) -> Sample:
+        return self._with(self.dataset.unread(index, epoch))
+
     def classes_in(self, index: int) -> frozenset[int]:
         return self.dataset.classes_in(index)
 
     def where(self, index: int) -> str:
         return self.dataset.where(index)
+
+    def stamps(self) -> Sequence[str] | None:
+        return self.dataset.stamps()
 
     def labels(self) -> Tensor | None:
         return self.dataset.labels()

@@ -62,6 +62,11 @@ class FirstAvailable(Dataset):
         assert self.chosen is not None, "open() has chosen"
         return self.chosen.at(index, epoch)
 
+    def unread(self, index: int, epoch: int) -> Sample:
+        self.open()
+        assert self.chosen is not None, "open() has chosen"
+        return self.chosen.unread(index, epoch)
+
     def classes_in(self, index: int) -> frozenset[int]:
         self.open()
         assert self.chosen is not None, "open() has chosen"
@@ -74,6 +79,11 @@ class FirstAvailable(Dataset):
         self.open()
         assert self.chosen is not None, "open() has chosen"
         return self.chosen.stream()
+
+    def stamps(self) -> Sequence[str] | None:
+        self.open()
+        assert self.chosen is not None, "open() has chosen"
+        return self.chosen.stamps()
 
     def labels(self) -> Tensor | None:
         self.open()

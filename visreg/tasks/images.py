@@ -61,14 +61,17 @@ class ImageTask(Task):
             ValueError: if they are of another dtype.
             ConfigError: if they have other channels than ``mean`` or ``std``.
         """
-        if image.dtype == torch.uint8:
-            image = image.to(torch.float32).div(255)
+        ours = image.dtype == torch.uint8
+        if ours:
+            image = image.to(torch.float32).div_(255)
         elif not image.is_floating_point():
             raise ValueError(f"image: expected uint8 (0..255) or floats (0..1), got {image.dtype}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, image.shape[-3]):
                 message = f"is for {len(values)} channels, but the images have {image.shape[-3]}"
                 raise ConfigError([Problem(f"task.{name}", message)])
+        if ours:  # of these floats nobody else knows: the least memory, and so the least time
+            return image.sub_(self.mean).div_(self.std)
         return (image.to(torch.float32) - self.mean) / self.std
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import torch
 from attrs import define
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image, Mask, TVTensor, Video
 
 from visreg.data import IGNORE, PLACED, Transform, pixels
+from visreg.picture import Picture, fraction
+from visreg.transforms.images import name_of
 
 TYPED = PLACED | {"clip"}  # what torchvision would not know for what it is
 OF_OBJECTS = ("labels", "crowd", "area")  # what has an entry for each box and does not move
@@ -66,6 +69,17 @@ class Moving:
     def resizes(self) -> bool:
         """Whether the images may have another shape afterwards."""
         return type(self.inner).__name__ not in FIXED_PIXELS
+
+    def of_picture(self, picture: Picture) -> Tensor:
+        """Return what it makes of an image that is not read yet, which a Resize may get at a fraction of its size."""
+        whole = (0, 0, *picture.shape[1:])
+        if isinstance(self.inner, v2.Resize) and picture.fractions and fraction(whole, (1, 1)) > 1:
+            size = self.inner(torch.empty(picture.shape, dtype=torch.uint8, device="meta")).shape[-2:]
+            smooth = name_of(self.inner.interpolation) == "bilinear" and self.inner.antialias
+            if smooth and fraction(whole, size) > 1:
+                return picture.resized(whole, tuple(size))
+        resized: Tensor = self({"image": picture.whole()})["image"]
+        return resized
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Return ``values`` changed; as part of another transform it gets them typed, and leaves them so.

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import torch
 from attrs import define, field
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
+from visreg.picture import Box, Picture, fraction, resize
 from visreg.random_draws import Draws
-from visreg.transform import Drawn
+from visreg.transform import Drawn, OfPart
 from visreg.transforms.images import Fill, Move, filled_like, is_fill, is_range, is_size, name_of, sides_of, to_bytes
 
 TRIES = 10  # to find a rectangle that fits
@@ -120,7 +121,7 @@ def pick(values: Tensor, place: Tensor) -> Tensor:
 
 
 @define(kw_only=True, eq=False)
-class RandomResizedCrop(Move):
+class RandomResizedCrop(Move, OfPart):
     """Cuts out a piece of random area and shape, and resizes it.
 
     Source: Szegedy et al., "Going Deeper with Convolutions", 2015.
@@ -147,27 +148,46 @@ class RandomResizedCrop(Move):
         return super().obstacle(keys)
 
     def draw(self, draws: Draws, image: Tensor) -> Drawn:
-        height, width = image.shape[-2:]
+        sides = [torch.full((len(draws),), side, device=image.device) for side in image.shape[-2:]]
+        return {"box": self.boxes(draws, torch.stack(sides, dim=1))}
+
+    def boxes(self, draws: Draws, sizes: Tensor) -> Tensor:
         areas, shapes = draws.uniform(TRIES, 2).unbind(dim=2)
+        height, width = sizes[:, :1], sizes[:, 1:]
         area = height * width * (self.scale[0] + (self.scale[1] - self.scale[0]) * areas)
         ratio = log_uniform(shapes, self.ratio)
         high, wide = (area / ratio).sqrt().round().long(), (area * ratio).sqrt().round().long()
         fits = (high > 0) & (high <= height) & (wide > 0) & (wide <= width)
-        high, wide = (first_that(fits, *pair) for pair in zip((high, wide), self.whole(height, width), strict=True))
-        free = torch.stack([height - high, width - wide], dim=1)
+        found = torch.stack([first_that(fits, *pair) for pair in zip((high, wide), self.whole(sizes), strict=True)], 1)
+        free = sizes - found
         place = torch.where(fits.any(dim=1)[:, None], draws.integers(*(free + 1).unbind(dim=1)), free // 2)
-        return {"box": torch.cat([place, high[:, None], wide[:, None]], dim=1)}
+        return torch.cat([place, found], dim=1)
 
-    def whole(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width of the largest piece of a right shape, which is taken if no other is found."""
-        if width / height < self.ratio[0]:
-            return round(width / self.ratio[0]), width
-        return height, min(width, round(height * self.ratio[1]))
+    def whole(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return heights and widths of the largest pieces of a right shape, which are taken if no other is found."""
+        height, width = sizes.unbind(dim=1)
+        narrow = width.double() / height < self.ratio[0]
+        high, wide = (width.double() / self.ratio[0]).round(), (height.double() * self.ratio[1]).round()
+        return torch.where(narrow, high.long(), height), torch.where(narrow, width, torch.minimum(width, wide.long()))
+
+    def of_part(self, image: Tensor | Picture, box: Box) -> Tensor:
+        if isinstance(image, Picture):
+            if self._blends and self.antialias and max(image.shape[1:]) > SMALL:
+                return image.resized(box, sides_of(self.size))
+            image = image.whole()
+        return self.move(image[None], 0, True, {"box": torch.tensor([box])})[0]
+
+    def shrinks(self, height: int, width: int) -> bool:
+        return fraction((0, 0, height, width), sides_of(self.size)) > 1
+
+    @property
+    def _blends(self) -> bool:
+        return self.interpolation != "nearest"
 
     def move(self, values: Tensor, fill: Fill, blend: bool, drawn: Drawn) -> Tensor:
         """Resize the pieces ``box``: top, left, height and width, int64 (N, 4)."""
         box, size = drawn["box"], sides_of(self.size)
-        if not blend or self.interpolation == "nearest":
+        if not (blend and self._blends):
             rows, columns = (_nearest(box[:, side], box[:, side + 2], size[side]) for side in (0, 1))
             return cut(values, rows, columns)
         if values.device.type == "cpu" and max(values.shape[-2:]) > SMALL:
@@ -178,7 +198,7 @@ class RandomResizedCrop(Move):
         )
         count, channels, height, width = values.shape
         whole = values.dtype == torch.uint8  # rounded twice, as Pillow does, and so that no sum depends on its order
-        pixels = torch.bmm(values.to(torch.float32).view(count, channels * height, width), across.mT)
+        pixels = torch.bmm(values.to(torch.float32).reshape(count, channels * height, width), across.mT)
         pixels = (pixels.round_() if whole else pixels).view(count, channels, height, -1).transpose(1, 2)
         pixels = torch.bmm(down, pixels.reshape(count, height, -1)).view(count, size[0], channels, size[1])
         pixels = pixels.transpose(1, 2).contiguous()
@@ -186,18 +206,13 @@ class RandomResizedCrop(Move):
 
     def _one_by_one(self, values: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
         resized = [
-            interpolate(
-                image[None, :, top : top + height, left : left + width],
-                size=size,
-                mode="bilinear",
-                antialias=bool(self.antialias),
-            )
+            resize(image[:, top : top + height, left : left + width], size, bool(self.antialias))
             for image, (top, left, height, width) in zip(values.unbind(), box.tolist(), strict=True)
         ]
-        return torch.cat(resized)
+        return torch.stack(resized)
 
 
-def first_that(fits: Tensor, values: Tensor, otherwise: int) -> Tensor:
+def first_that(fits: Tensor, values: Tensor, otherwise: int | Tensor) -> Tensor:
     """Return of each row of values (N, K) the first that fits, or else ``otherwise``, (N,)."""
     first = fits.to(torch.int8).argmax(dim=1, keepdim=True)
     return torch.where(fits.any(dim=1), values.gather(1, first)[:, 0], otherwise)

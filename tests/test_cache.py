@@ -1,0 +1,340 @@
+"""Decoded samples that are kept: the same samples, whoever makes them, whatever happens to the file."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_picture import photo
+from tiny import assert_same, tiny_config
+
+from visreg import cache as module
+from visreg.build import build_runner
+from visreg.build_cache import open_cache
+from visreg.cache import ENTRY, HEADER, Cache, cache_root
+from visreg.datasets.folder import ImageFolder
+from visreg.datasets.selection import Repeat
+from visreg.errors import ConfigError, DataError
+from visreg.registry import TRANSFORMS
+from visreg.samples import Samples
+
+pytestmark = pytest.mark.usefixtures("apart")
+
+CROP = [{"type": "RandomResizedCrop", "size": 32}, {"type": "RandomHorizontalFlip"}]
+RESIZED = [{"type": "Resize", "size": 48}, *CROP, {"type": "ToDtype", "dtype": "float32", "scale": True}]
+KEYS = [(1, index) for index in range(10)]
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "RESERVE", 0)
+    for number in range(10):
+        place = tmp_path / "pictures" / "ab"[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        photo(100 + number, 130 - number, seed=number).save(place / f"{number}.jpg")
+    return tmp_path / "pictures"
+
+
+def opened(root, specs=tuple(CROP), kind="disk", draft=True, times=0):
+    """Return what makes samples, and its cache."""
+    dataset = ImageFolder(root=str(root))
+    dataset = Repeat(dataset=dataset, times=times) if times else dataset
+    dataset.open()
+    transforms = [TRANSFORMS.build(spec) for spec in specs]
+    kept = open_cache(kind, dataset, transforms, [{"root": str(root)}, *specs], draft, False)[0] if kind else None
+    return Samples(dataset=dataset, transforms=transforms, seed=3, draft=draft, cache=kept), kept
+
+
+def batch(root, *args, keys=KEYS, **options):
+    return opened(root, *args, **options)[0].batch(keys)[0]
+
+
+@pytest.mark.parametrize("specs", [[], CROP, RESIZED])
+@pytest.mark.parametrize("kind", ["ram", "disk"])
+def test_samples_are_the_same_kept_or_not(root, specs, kind):
+    if not specs:
+        specs = [{"type": "Resize", "size": [20, 20]}]
+    expected = batch(root, specs, kind=None, draft=specs is not CROP)
+    samples, kept = opened(root, specs, kind)
+    assert kept.held() == 0
+    assert kept.first == (0 if specs is CROP else 1)
+    for _ in range(3):
+        assert_same(samples.batch(KEYS)[0], expected)
+        assert kept.held() == 10
+    one_by_one = [samples.sample(key) for key in KEYS]
+    assert_same(torch.stack([sample["image"] for sample in one_by_one]), expected["image"])
+    assert kept.news() == []
+
+
+def test_what_is_kept_is_not_decoded_again(root, monkeypatch):
+    expected = batch(root)
+    monkeypatch.setattr(ImageFolder, "unread", lambda self, index, epoch: pytest.fail("it is decoded again"))
+    dataset = ImageFolder(root=str(root))
+    dataset.open()
+    path = next(cache_root().glob("pictures-*.samples"))
+    kept = Cache(path=str(path), slots=torch.tensor([0, 2, 4, 6, 8, 1, 3, 5, 7, 9]).argsort().argsort())
+    assert kept.held() == 10
+    assert expected["image"].shape == (10, 3, 32, 32)
+
+
+def test_a_sample_that_comes_twice_is_kept_once(root):
+    samples, kept = opened(root, times=3)
+    assert len(samples.dataset) == 30
+    samples.batch([(0, index) for index in range(30)])
+    assert kept.held() == kept.entries == 10
+
+
+def test_a_kept_sample_cannot_be_spoilt(root):
+    def spoil(sample):
+        sample["image"].fill_(0)
+        return sample
+
+    samples, _ = opened(root, [{"type": "Resize", "size": [40, 40]}])
+    expected = samples.batch(KEYS)[0]["image"]
+    again, _ = opened(root, [{"type": "Resize", "size": [40, 40]}])
+    again._rest = [spoil]
+    again.batch(KEYS)
+    again._rest = []
+    assert torch.equal(again.batch(KEYS)[0]["image"], expected)
+
+
+# Damage, and change
+
+
+@pytest.mark.parametrize("place", ["record", "entry", "end"])
+def test_a_damaged_record_is_named_and_made_again(root, place):
+    expected = batch(root)
+    path = next(cache_root().glob("*.samples"))
+    content = bytearray(path.read_bytes())
+    start, length, _, _ = ENTRY.unpack_from(content, HEADER + 3 * ENTRY.size)
+    if place == "end":
+        content = content[: start + length // 2]
+    else:
+        content[start + length // 2 if place == "record" else HEADER + 3 * ENTRY.size + 9] ^= 4
+    path.write_bytes(content)
+    samples, kept = opened(root)
+    assert_same(samples.batch(KEYS)[0], expected)
+    (line,) = kept.news()
+    assert "damaged, and was decoded again" in line
+    assert str(path) in line
+    assert kept.news() == []
+    again, kept = opened(root)
+    assert_same(again.batch(KEYS)[0], expected)
+    assert kept.held() == 10
+    assert kept.news() == []
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"visreg samples 1" + bytes(48)])
+def test_a_file_that_is_no_cache_is_replaced(root, content):
+    expected = batch(root)
+    next(cache_root().glob("*.samples")).write_bytes(content)
+    samples, kept = opened(root)
+    assert kept.held() == 0
+    assert_same(samples.batch(KEYS)[0], expected)
+
+
+def changed(root):
+    photo(90, 70, seed=77).save(root / "a" / "4.jpg")
+
+
+def touched(root):
+    os.utime(root / "a" / "4.jpg", ns=(1, 1))
+
+
+def added(root):
+    photo(90, 70, seed=77).save(root / "a" / "11.jpg")
+
+
+@pytest.mark.parametrize("change", [changed, touched, added])
+def test_it_is_begun_anew_when_the_data_changes(root, change):
+    batch(root)
+    change(root)
+    expected = batch(root, kind=None, draft=False)
+    samples, kept = opened(root)
+    assert kept.held() == 0
+    assert_same(samples.batch(KEYS)[0], expected)
+    assert len(list(cache_root().iterdir())) == 1
+
+
+def test_other_transforms_and_decoding_have_files_of_their_own(root):
+    for specs, draft in ((CROP, True), (CROP, False), (RESIZED, True), (RESIZED[1:3], True), (RESIZED[:1], True)):
+        batch(root, specs, draft=draft, keys=KEYS[:1])
+    assert len(list(cache_root().iterdir())) == 3  # what comes after the fixed ones makes no difference
+
+
+# Many at once, and what runs out
+
+
+def fill(root, order):
+    Path(root).joinpath("ready").touch()
+    samples, kept = opened(root)
+    for index in order:
+        samples.batch([(1, index)])
+    kept.held()
+
+
+def test_processes_fill_it_together(root):
+    expected = batch(root, kind=None, draft=False)
+    orders = [range(10), range(9, -1, -1), [*range(5, 10), *range(5)]]
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=fill, args=(root, order)) for order in orders]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    samples, kept = opened(root)
+    assert kept.held() == 10
+    assert_same(samples.batch(KEYS)[0], expected)
+    assert kept.news() == []
+
+
+KILLED = """
+import os, sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from test_cache import KEYS, opened
+from visreg import cache
+cache.RESERVE = 0
+samples, kept = opened(Path({root!r}))
+samples.batch(KEYS[:4])
+write = os.writev
+os.writev = lambda fd, parts: (os.write(fd, b"half of it"), os._exit(9))
+samples.batch(KEYS)
+"""
+
+
+def test_a_process_that_is_killed_amid_a_record_does_no_harm(root):
+    expected = batch(root, kind=None, draft=False)
+    code = KILLED.format(path=[str(Path(__file__).parent)], root=str(root))
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    samples, kept = opened(root)
+    assert kept.held() == 4
+    assert_same(samples.batch(KEYS)[0], expected)
+    assert kept.held() == 10
+    assert kept.news() == []
+
+
+def test_a_full_disk_stops_nothing(root, monkeypatch):
+    expected = batch(root, kind=None, draft=False)
+    samples, kept = opened(root)
+    samples.batch(KEYS[:3])
+    monkeypatch.setattr(module, "RESERVE", 1 << 60)
+    for _ in range(2):
+        assert_same(samples.batch(KEYS)[0], expected)
+    (line,) = kept.news()
+    assert "No space left on device: 3 of 10 samples are kept; no more will be" in line
+    assert kept.news() == []
+
+
+def test_a_cache_that_is_deleted_stops_nothing(root):
+    expected = batch(root)
+    samples, kept = opened(root)
+    Path(kept.path).unlink()
+    kept._opened = None
+    assert_same(samples.batch(KEYS)[0], expected)
+
+
+def test_it_can_be_sent_to_another_process(root):
+    samples, kept = opened(root, kind="ram")
+    expected = samples.batch(KEYS)[0]
+    dataset, transforms = samples.dataset, samples.transforms
+    copy = pickle.loads(pickle.dumps(kept))
+    assert copy.held() == 10
+    assert_same(Samples(dataset=dataset, transforms=transforms, seed=3, cache=copy).batch(KEYS)[0], expected)
+
+
+def test_where_it_is(monkeypatch, tmp_path):
+    assert cache_root() == tmp_path / "cache"
+    monkeypatch.delenv("VISREG_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_root() == Path("/x/visreg")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_root() == Path.home() / ".cache" / "visreg"
+
+
+def test_a_place_that_cannot_be_written_to_is_named(root, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VISREG_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"file: samples cannot be kept there: .*; set VISREG_CACHE"):
+        opened(root)
+
+
+# In a run
+
+
+def config(root, **options):
+    section = {"dataset": {"type": "ImageFolder", "root": str(root)}, "batch_size": 4, "transforms": RESIZED[:3]}
+    return tiny_config(
+        train={**section, "workers": 0, **options},
+        val={**section, "transforms": RESIZED[:1], "batch_size": 1},
+        model={"type": "ConvNet", "in_channels": 3, "image_size": 32, "num_classes": 2},
+        metrics=[],
+    )
+
+
+def loaded(root, epoch=1, start=0, **options):
+    values = config(root, **options)
+    values["val"] = None
+    runner = build_runner(values)
+    return list(runner.train_loader.epoch(epoch, start))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_batches_are_the_same_for_any_workers_and_from_any_place(root, workers):
+    expected = loaded(root)
+    for cache in (None, "ram", "disk", "disk"):
+        assert_same(loaded(root, cache=cache, workers=workers), expected)
+    assert_same(loaded(root, start=1, cache="disk", workers=workers), expected[1:])
+    values = config(root, cache="ram", workers=workers)
+    values["val"] = None
+    loader = build_runner(values).train_loader
+    assert_same(list(loader.epoch(0)), loaded(root, epoch=0))
+    assert_same(list(loader.epoch(1)), expected)
+
+
+def test_the_draft_can_be_forbidden(root):
+    photo(400, 400).save(root / "a" / "0.jpg")
+    one, other = loaded(root), loaded(root, draft=False)
+    images = [torch.cat([batch["image"] for batch in found]).float() for found in (one, other)]
+    assert not torch.equal(*images)
+    assert (images[0] - images[1]).abs().mean() < 1
+
+
+def unread_once(unread):
+    """Return what reads the first sample alone, which is looked at."""
+    return lambda self, index, epoch: unread(self, index, epoch) if not index else pytest.fail("it is decoded again")
+
+
+def test_it_is_told_and_used_to_hold_the_data_in_memory(root, caplog, monkeypatch):
+    options, cache = {"transforms": [{"type": "Resize", "size": [32, 32]}], "cache": "disk"}, cache_root()
+    expected = loaded(root, **options)
+    monkeypatch.setattr(ImageFolder, "unread", unread_once(ImageFolder.unread))
+    with caplog.at_level(logging.INFO, logger="visreg"):
+        assert_same(loaded(root, **options), expected)
+        touched(root)
+        monkeypatch.undo()
+        monkeypatch.setenv("VISREG_CACHE", str(cache))
+        loaded(root, **options)
+    assert "train: decoded samples are kept in " in caplog.text
+    assert "where 10 of 10 are already" in caplog.text
+    assert "begun anew, since the data or its decoder have changed" in caplog.text
+
+
+def test_what_cannot_be_kept_is_a_mistake(root):
+    with pytest.raises(DataError, match=r"train\.cache: digits .* does not say which files .*; remove it"):
+        build_runner(tiny_config(train={"cache": "ram"}))
+    with pytest.raises(ConfigError, match=r"train\.cache: of no use, since train\.in_memory=True"):
+        build_runner(config(root, cache="ram", in_memory=True))
+    with pytest.raises(ConfigError, match=r"train\.cache"):
+        build_runner(config(root, cache="dsk"))
+    with pytest.raises(ConfigError, match=r"train\.workers"):
+        build_runner(config(root, workers=-1))
