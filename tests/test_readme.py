@@ -86,6 +86,26 @@ def test_mistakes_are_reported_as_shown(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err == shown[1]
 
 
+@pytest.mark.parametrize("name", ["loop", "mnist"])
+def test_benchmarks_find_the_places_of_their_tables(name, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "benchmarks"))
+    import results
+
+    begin, end = results.markers(name)
+    assert name in results.TABLES
+    assert README.count(begin) == README.count(end) == 1
+    assert README.index(begin) < README.index(end)
+    copy = tmp_path / "README.md"
+    copy.write_text(README, encoding="utf-8")
+    monkeypatch.setattr(results, "README", copy)
+    for _ in range(2):  # the second time it replaces what the first wrote
+        results.show(name, ["", "time"], [["visreg", "1 (1 to 1)"]], ["On a machine."])
+    text = copy.read_text(encoding="utf-8")
+    assert text.count("| visreg | 1 (1 to 1) |") == 1
+    assert text.partition(begin)[0] == README.partition(begin)[0]
+    assert text.partition(end)[2] == README.partition(end)[2]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_table_of_what_is_registered_is_complete(kind):
     row = re.search(rf"^\| {kind} \| (.*?) ?\| (.*?) ?\|$", README, re.MULTILINE)

@@ -1,22 +1,24 @@
 """Measures what a training loop costs beside the step itself: CPU time per step, over the same loop written by hand.
 
-    python tools/benchmarks/loop.py [--peers] [--after STEPS] [--rounds N] [--steps N]
+    python tools/benchmarks/loop.py [--only NAME ...] [--after STEPS | --million] [--rounds N] [--steps N] [--markdown]
 
 The step is that of one ``Linear(8, 8)``: a batch of 8 by index from memory, forward, cross entropy, backward, SGD,
-``zero_grad``. Each contender runs in a process of its own with one thread, and they take turns of a few hundred steps,
-so that whatever else the machine does is the same for all. A line has the CPU time of a step, and what it is more than
-the bare loop's of the same round, as median with least and most. ``--after 1000000`` lets every contender take so many
-steps first: a loop that keeps something of every step gets slower. ``--peers`` adds the other frameworks that are
-installed: ``python -m pip install -e '.[bench]'``.
+``zero_grad``. visreg and the other frameworks that are installed (``python -m pip install -e '.[bench]'``) run it with
+what they do by default, and with all switched off that can be. Each contender is in a process of its own with one
+thread, and they take turns of a few hundred steps, so that whatever else the machine does is the same for all. A line
+has the CPU time of a step, and what it is more than the bare loop's of the same round, as median with least and most.
+
+``--after 1000000`` lets every contender take so many steps first: a loop that keeps something of every step gets
+slower. ``--million`` has visreg beside itself: one at its thousandth step, one at its millionth. ``--markdown`` writes
+the README's table.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
+import functools
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,20 +29,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from peers import PEERS, Fit, Loader, installed
+from results import command, machine, show, summary
 from torch import Tensor, nn
 
 T = TypeVar("T")
 
-BATCH, STEPS_PER_EPOCH = 8, 100_000
+BATCH, STEPS_PER_EPOCH, EPOCHS = 8, 100_000, 100_000
+YOUNG, OLD = 1000, 1_000_000  # steps
+OFF = ", all off"
 
 
 def main() -> None:
     """Measure and print, or be one of those that are measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", action="store_true", help="also those other frameworks that are installed")
-    parser.add_argument("--after", type=int, default=1000, help="steps to take before any is measured; 1000 by default")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[], help="those, and the bare loop")
+    parser.add_argument(
+        "--after", type=int, default=YOUNG, help="steps to take before any is measured; 1000 by default"
+    )
+    parser.add_argument("--million", action="store_true", help="visreg at step one thousand and at step one million")
     parser.add_argument("--rounds", type=int, default=40, help="how many turns each has; 40 by default")
     parser.add_argument("--steps", type=int, default=500, help="steps of a turn; 500 by default")
+    parser.add_argument("--markdown", action="store_true", help="write the README's table")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
@@ -49,32 +59,36 @@ def main() -> None:
             os.chdir(folder)
             CONTENDERS[options.contender](Turns(options.after, options.steps))
         return
-    names = [name for name in CONTENDERS if name not in PACKAGES or (options.peers and installed(name))]
-    print(
-        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.processor() or platform.machine()}"
-    )
-    report(measure(names, options))
+    print(machine(), flush=True)
+    there = installed()
+    for name in [name for name in PEERS if name not in there]:
+        print(f"{name} is not installed")
+    if options.million:
+        compared = [("bare", YOUNG), *((name, after) for name in ("visreg", f"visreg{OFF}") for after in (YOUNG, OLD))]
+    else:
+        names = options.only or [name for name in CONTENDERS if name.split(",")[0] in ("visreg", *there)]
+        compared = [(name, options.after) for name in dict.fromkeys(["bare", *names])]
+    times = measure(compared, options)
+    report(times)
+    if options.markdown:
+        table(times, there)
 
 
-def installed(name: str) -> bool:
-    """Return whether the package of a peer is there."""
-    return importlib.util.find_spec(PACKAGES[name]) is not None
-
-
-def measure(names: list[str], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Return the CPU time of a step, in µs, of each contender in each round."""
-    arguments = [f"--after={options.after}", f"--steps={options.steps}"]
+def measure(compared: list[tuple[str, int]], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Return the CPU time of a step, in µs, of each contender and number of steps before, in each round."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = {
-        name: subprocess.Popen(
-            [sys.executable, Path(__file__).resolve(), f"--contender={name}", *arguments],
+    several = len({after for _, after in compared}) > 1
+    processes: dict[str, subprocess.Popen[str]] = {}
+    for name, after in compared:
+        shown = f"{name}, after {after:,}" if several and name != "bare" else name
+        arguments = [f"--contender={name}", f"--after={after}", f"--steps={options.steps}"]
+        processes[shown] = subprocess.Popen(
+            [sys.executable, Path(__file__).resolve(), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
-        )
-        for name in names
-    }  # fmt: skip
-    times: dict[str, list[float]] = {name: [] for name in names}
+        )  # fmt: skip
+    times: dict[str, list[float]] = {name: [] for name in processes}
     for number in range(options.rounds + 1):  # the first is of those steps that are not measured
-        for name in names if number % 2 else reversed(names):
+        for name in [*processes] if number % 2 else reversed(processes):
             seconds = turn(name, processes[name])
             if number:
                 times[name].append(1e6 * seconds / options.steps)
@@ -88,12 +102,13 @@ def turn(name: str, process: subprocess.Popen[str]) -> float:
     """Let a contender take its turn, and return how much CPU time that took, in seconds."""
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write("go\n")
-    process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write("go\n")
+        process.stdin.flush()
     for line in process.stdout:  # frameworks print
-        if line.startswith("turn "):
-            return float(line.split()[1])
-    raise SystemExit(f"{name} ended: run with --contender={name} to see why")
+        if "turn " in line:  # some leave their line unfinished
+            return float(line.partition("turn ")[2])
+    raise SystemExit(f"{name} ended: run with --contender={name!r} to see why")
 
 
 class Turns:
@@ -126,12 +141,24 @@ def report(times: dict[str, list[float]]) -> None:
     for name, values in times.items():
         more = [one - other for one, other in zip(values, times["bare"], strict=True)]
         ratios = [one / other for one, other in zip(values, times["bare"], strict=True)]
-        print(f"{name:18} {summary(values, '.1f')} µs   {summary(more, '+.1f')} µs   x {summary(ratios, '.2f')}")
+        print(f"{name:32} {summary(values, '.1f')} µs   {summary(more, '+.1f')} µs   x {summary(ratios, '.2f')}")
 
 
-def summary(values: list[float], form: str) -> str:
-    """Return the median, least and most of some values."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+def table(times: dict[str, list[float]], there: dict[str, str]) -> None:
+    """Write the README's table."""
+    from visreg import __version__
+
+    def cell(name: str) -> str:
+        if name not in times:
+            return ""
+        more = [one - other for one, other in zip(times[name], times["bare"], strict=True)]
+        return summary(more, ".0f")
+
+    names = [name for name in times if name != "bare" and not name.endswith(OFF)]
+    versions = {"visreg": __version__, **there}
+    rows = [[f"{name} {versions[name]}", cell(name), cell(f"{name}{OFF}")] for name in names]
+    bare = f"The bare step took {statistics.median(times['bare']):.0f} µs;"
+    show("loop", ["", "as shipped, µs", "all switched off, µs"], rows, [bare, f"{machine()}; {command('loop.py')}."])
 
 
 # What all contenders train, and on what
@@ -209,18 +236,23 @@ def visreg(turns: Turns, default_hooks: bool = True) -> None:
         runner.train()
 
 
-def visreg_without_hooks(turns: Turns) -> None:
-    """Run visreg's loop with nothing around it."""
-    visreg(turns, default_hooks=False)
+def peer(name: str, bare: bool, turns: Turns) -> None:
+    """Run another framework's loop."""
+    images, labels = data()
+    fit = PEERS[name][2]
+    train = Loader(lambda: turns(batches(images, labels)), STEPS_PER_EPOCH)
+    fit(Fit(*parts(), train=train, test=None, epochs=EPOCHS, folder=".", bare=bare))
 
 
-# The name of each contender; those of other packages have what is imported beside them.
 CONTENDERS: dict[str, Callable[[Turns], Any]] = {
     "bare": bare,
     "visreg": visreg,
-    "visreg, no hooks": visreg_without_hooks,
+    f"visreg{OFF}": functools.partial(visreg, default_hooks=False),
 }
-PACKAGES: dict[str, str] = {}
+for each in PEERS:
+    CONTENDERS[each] = functools.partial(peer, each, False)
+    if each != "Accelerate":  # which does nothing that could be switched off
+        CONTENDERS[f"{each}{OFF}"] = functools.partial(peer, each, True)
 
 if __name__ == "__main__":
     main()
