@@ -18,7 +18,7 @@ def make_parser() -> Parser:
     parser = Parser(prog="visreg", description="Train what a plain-dict config describes.")
     parser.add_argument("--version", action="version", version=f"visreg {__version__}")
     add = parser.add_subparsers(required=True, metavar="COMMAND", title="commands").add_parser
-    for describe in (_train, _test, _predict, _browse, _check, _explain, _list, _new_plugin):
+    for describe in (_train, _test, _predict, _browse, _benchmark, _check, _explain, _list, _new_plugin):
         describe(add)
     return parser
 
@@ -90,6 +90,16 @@ def _browse(add: Add) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="by default browse/SPLIT in the run's folder")
     _add_common(parser, data=True)
     parser.set_defaults(run=commands.browse)
+
+
+def _benchmark(add: Add) -> None:
+    parser = add("benchmark", help="find the fastest settings for a config", description=BENCHMARK)
+    parser.add_argument("config", metavar="CONFIG")
+    steps = "steps of a turn; by default as many as half a second holds"
+    parser.add_argument("--steps", type=_positive, default=0, metavar="N", help=steps)
+    parser.add_argument("--rounds", type=_positive, default=5, metavar="N", help="turns that each setting has; 5")
+    _add_common(parser, data=True)
+    parser.set_defaults(run=commands.benchmark)
 
 
 def _check(add: Add) -> None:
@@ -169,6 +179,8 @@ PREDICT = """Write an annotated picture of each image, and predictions.json, whi
 describes. Files that cannot be read are named, and the others done; the exit code is then 3."""
 BROWSE = """Write HTML pages of samples, with boxes, masks and labels drawn, before and after augmentation: a sample in
 epoch N is the very one that training will see then. What is wrong with a sample is said beside it."""
+BENCHMARK = """Time a few steps of a config with each setting that could be faster here, in turns; say what of the
+results they change, and how to put the best into the config. Nothing is left on the disk."""
 EXPLAIN = "Say which file or flag set a value, and what it overrode."
 LIST = "Show every registered name: where it comes from, its signature and its summary."
 NEW_PLUGIN = "Write a package with a model, a hook and tests, ready to pip install -e."

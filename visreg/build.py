@@ -66,6 +66,21 @@ def build_runner(
     return builder.runner(train_loader, val_loader, work_dir)
 
 
+def build_trainer(config: Config, plugin_files: Collection[Path] = (), loader: Loader | None = None) -> Runner:
+    """Build what taking steps takes: no evaluation, no folder, no weights to begin from.
+
+    Args:
+        config: what to build.
+        plugin_files: files that register components.
+        loader: what to take the batches from, in place of the config's own.
+
+    Raises:
+        ConfigError: if the config has mistakes, and what else `build_runner` does.
+    """
+    builder = _Builder(config, plugin_files)
+    return builder.runner(loader or builder.loader("train"), None, builder.schema.work_dir(config.file))
+
+
 def build_evaluator(config: Config | Mapping[str, Any], split: str, plugin_files: Collection[Path] = ()) -> Runner:
     """Build what an evaluation on ``split``, ``"val"`` or ``"test"``, takes: no optimizer, no training data.
 

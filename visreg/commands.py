@@ -155,6 +155,15 @@ def browse(options: argparse.Namespace) -> int:
     return 0
 
 
+def benchmark(options: argparse.Namespace) -> int:
+    """Find the fastest settings for a config."""
+    from visreg.benchmark import benchmark as measure
+
+    with _out_of_memory_explained():
+        measure(_load(options), options.plugin, options.steps, options.rounds)
+    return 0
+
+
 def check(options: argparse.Namespace) -> int:
     """List every mistake in a config, and with ``--data`` in its data."""
     from visreg.check import check_config

@@ -1,0 +1,189 @@
+"""Which settings are tried, how they are compared, and what is made of it; how long they take is up to the machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_config
+
+from visreg import benchmark as module
+from visreg.benchmark import Contender, benchmark, conclusion, finalists, rows
+from visreg.build import build_trainer
+from visreg.candidates import AS_IS, NOTHING, PRECISION, ROUNDING, Setting, candidates, together
+from visreg.check import check_config
+from visreg.cli import main
+from visreg.config import apply_overrides, config_from
+from visreg.errors import ConfigError, VisregError
+
+LAST = Setting({"run.channels_last": True}, ROUNDING)
+FUSED = Setting({"optimizer.fused": True}, ROUNDING)
+FOREACH = Setting({"optimizer.foreach": True}, ROUNDING)
+BF16 = Setting({"run.precision": "bf16"}, PRECISION)
+WORKERS = Setting({"train.workers": 2}, NOTHING)
+
+
+def tried(**sections):
+    """Return the settings that are tried for a config, as text."""
+    config = config_from(tiny_config(**sections))
+    return [str(setting) for setting in candidates(check_config(config), build_trainer(config))]
+
+
+def timed(*times):
+    """Return contenders of settings that took a number of seconds in each round, or have a reason not to run."""
+    made = []
+    for setting, seconds in times:
+        reason = seconds if isinstance(seconds, str) else ""
+        made.append(Contender(setting, times=[] if reason else list(seconds), reason=reason))
+    return made
+
+
+def test_what_is_tried():
+    assert tried() == [
+        "run.channels_last=True", "optimizer.fused=True", "optimizer.foreach=True", "run.compile=True",
+        "run.precision='bf16'", "run.gradient_checkpointing=True",
+    ]  # fmt: skip
+
+
+def test_what_a_config_has_is_tried_without():
+    run = {"channels_last": True, "compile": True, "precision": "bf16", "gradient_checkpointing": True}
+    optimizer = {"type": "SGD", "lr": 0.1, "foreach": True}
+    assert tried(run=run, optimizer=optimizer) == [
+        "run.channels_last=False", "optimizer.fused=True optimizer.foreach=None", "optimizer.foreach=False",
+        "run.compile=False",
+    ]  # fmt: skip
+
+
+def test_only_options_that_the_optimizer_has_are_tried():
+    assert tried(optimizer={"type": "Adafactor"})[1] == "optimizer.foreach=True"
+
+
+def test_workers_are_tried_where_samples_are_read_one_by_one(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    found = tried(train={"in_memory": False, "workers": 4})
+    assert [each for each in found if each.startswith("train.")] == [
+        "train.in_memory=True", "train.workers=0", "train.workers=8",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", [LAST, FUSED, BF16, together([LAST, FUSED, BF16])], ids=str)
+def test_its_words_give_the_config_its_values(setting):
+    config = apply_overrides(config_from(tiny_config()), setting.overrides)
+    written = {}
+    exec("\n".join(setting.lines), written)  # as one would write it
+    for path, value in setting.changes.items():
+        section, name = path.split(".")
+        assert config.values[section][name] == written[section][name] == value
+    check_config(config)
+
+
+def test_together_they_change_what_the_worst_changes():
+    assert together([WORKERS, LAST]).effect == ROUNDING
+    assert together([WORKERS, LAST, BF16]).effect == PRECISION
+    assert together([WORKERS]).effect == together([]).effect == NOTHING
+
+
+def test_the_last_round_is_between_what_was_faster():
+    found = finalists(
+        timed((AS_IS, [1, 1]), (LAST, [0.8, 0.8]), (FUSED, [0.95, 0.9]), (FOREACH, [0.7, 0.7]), (WORKERS, [2, 2]))
+    )
+    assert [str(each) for each in found] == ["optimizer.foreach=True", "optimizer.foreach=True run.channels_last=True"]
+
+
+def test_what_changes_the_precision_is_a_choice_of_its_own():
+    found = finalists(timed((AS_IS, [1, 1]), (LAST, [0.8, 0.8]), (BF16, [0.5, 0.5])))
+    assert [str(each) for each in found] == [
+        "run.channels_last=True", "run.precision='bf16'", "run.precision='bf16' run.channels_last=True",
+    ]  # fmt: skip
+
+
+def test_what_is_not_faster_or_cannot_run_is_no_choice():
+    assert finalists(timed((AS_IS, [1, 1]), (LAST, [0.99, 0.99]), (FUSED, "no such option"))) == []
+    assert [*conclusion([])] == ["nothing here is faster than the config as it is"]
+    slower = timed((AS_IS, [1, 1]), (LAST, [1.1, 1]))
+    assert [*conclusion(slower)] == ["nothing here is faster than the config as it is"]
+
+
+def test_rounds_are_compared_one_by_one():
+    (_, _, line) = rows(timed((AS_IS, [1, 2, 4]), (LAST, [0.5, 1.5, 2])))
+    assert "0.50 (0.50 to 0.75)" in line
+    assert "1500.000" in line
+
+
+def test_the_best_is_told_as_lines_of_a_config():
+    lines = [
+        *conclusion(
+            timed((AS_IS, [1, 1]), (together([LAST, FUSED]), [0.5, 0.5]), (LAST, [0.7, 0.7]), (BF16, [0.6, 0.6]))
+        )
+    ]
+    assert lines == [
+        "fastest with the same results but for the last bits: 0.50 (0.50 to 0.50) of the time",
+        "    run = dict(channels_last=True)",
+        "    optimizer = dict(fused=True)",
+        "    or --set run.channels_last=True optimizer.fused=True",
+    ]
+
+
+def test_a_benchmark_leaves_nothing_and_tells_what_cannot_run(apart, monkeypatch, capsys):
+    impossible = [Setting({"optimizer.nonsense": True}, ROUNDING), Setting({"run.device": "cuda:99"}, ROUNDING)]
+    monkeypatch.setattr(module, "candidates", lambda schema, runner: iter([LAST, *impossible]))
+    hooks = [{"type": "EMA"}, {"type": "Checkpoint", "every_steps": 1}, {"type": "Profiler"}]
+    run = {"epochs": 1, "on_nan": "rollback", "work_dir": None}
+    config = tiny_config(
+        hooks=hooks, default_hooks=[{"type": "Console"}], run=run, schedule={"type": "OneCycleLR", "max_lr": 0.1}
+    )
+    benchmark(config_from(config), steps=2, rounds=3)
+    out = capsys.readouterr().out
+    assert "on cpu" in out
+    assert "3 rounds of 2 steps each" in out
+    assert re.search(r"as it is +\d+\.\d{3}  1\.00", out)
+    assert re.search(r"run\.channels_last=True +\d+\.\d{3}  \d\.\d\d", out)
+    assert re.search(r"optimizer\.nonsense=True +cannot run here: no such option", out)
+    assert re.search(r"run\.device='cuda:99' +cannot run here: .*GPU", out)
+    assert "Traceback" not in out
+    assert list(Path().iterdir()) == []
+
+
+def test_what_fails_in_a_step_is_told_too(apart, monkeypatch, capsys):
+    def fail(contender, steps):
+        if contender.setting == LAST:
+            raise RuntimeError("no compiler\nat all")
+        return 0.1
+
+    monkeypatch.setattr(Contender, "take", fail)
+    monkeypatch.setattr(module, "candidates", lambda schema, runner: iter([LAST]))
+    benchmark(config_from(tiny_config()), rounds=2)
+    out = capsys.readouterr().out
+    assert "run.channels_last=True                    cannot run here: RuntimeError: no compiler\n" in out
+    assert "2 rounds of 5 steps each" in out  # half a second's
+
+
+def test_a_mistake_in_the_config_is_one_as_always(apart):
+    with pytest.raises(ConfigError, match=r"optimizer\.lrr"):
+        benchmark(config_from(tiny_config(optimizer={"lrr": 1})))
+
+
+def test_several_processes_are_refused(world):
+    world(0, 2)
+    with pytest.raises(VisregError, match="without torchrun"):
+        benchmark(config_from(tiny_config()))
+
+
+def test_data_in_memory_is_there_once():
+    race = module.Race(config_from(tiny_config()), (), steps=1, rounds=1, folder="unused")
+    one, other = race.enter(AS_IS), race.enter(LAST)
+    assert one.runner.train_loader is other.runner.train_loader
+    assert one.runner.task is not other.runner.task
+    assert one.runner.step == other.runner.step == module.WARMUP
+
+
+def test_the_command(small, monkeypatch, capsys):
+    monkeypatch.setattr(module, "candidates", lambda schema, runner: iter([LAST]))
+    with pytest.raises(SystemExit) as caught:
+        main(["benchmark", str(small), "--steps", "1", "--rounds", "1"])
+    assert caught.value.code == 0
+    assert "ms per step" in capsys.readouterr().out
+    assert not (small.parent / "work").exists()
+    assert torch.is_grad_enabled()

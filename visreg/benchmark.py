@@ -1,0 +1,244 @@
+"""Which settings are fastest for a config on this machine: each takes a few steps, in turns with all others."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import torch
+from attrs import define, evolve, field
+
+from visreg import dist
+from visreg.build import build_trainer
+from visreg.candidates import AS_IS, NOTHING, PRECISION, Setting, candidates, together
+from visreg.check import check_config
+from visreg.config import Config, apply_overrides
+from visreg.data import Batch
+from visreg.errors import ConfigError, VisregError
+from visreg.loader import Loader
+from visreg.runner import Runner
+from visreg.schedule import Schedule
+
+WRITERS = frozenset({"Checkpoint", "Console", "MetricsLog", "Profiler", "TensorBoard"})
+WARMUP = 3  # steps, in the first of which a model may be compiled
+TURN, MOST = 0.5, 200  # seconds that a turn takes, and steps, where nobody says how many it has
+FASTER = 0.97  # of the time: what is more is not worth a setting
+SHOWN = 90  # characters of a reason
+
+
+@define(eq=False)
+class Contender:
+    """A setting, at work.
+
+    Attributes:
+        times: seconds of a step, in each round. memory: most bytes of the GPU that a step took.
+        reason: why it cannot run, if so.
+    """
+
+    setting: Setting
+    runner: Runner | None = None
+    times: list[float] = field(factory=list)
+    memory: int = 0
+    reason: str = ""
+    _batches: Iterator[Batch] = field(factory=lambda: iter(()), repr=False)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Note what goes wrong inside as the reason why this setting cannot run; of the config as it is, raise it."""
+        try:
+            yield
+        except Exception as error:
+            if self.setting == AS_IS:
+                raise
+            problem = (
+                error.problems[0].message if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            )
+            self.reason = problem.strip().splitlines()[0][:SHOWN]
+            self.runner, self._batches = None, iter(())
+
+    def begin(self, runner: Runner, least: int) -> None:
+        """Take the first steps with ``runner``, which is to take at least so many."""
+        self.runner = runner
+        if runner.total_steps < least:
+            runner.schedule = Schedule()  # some cannot go on for longer than they were told
+        runner.task.train()
+        runner.call("before_train")
+        runner.wrap()
+        self._batches = _endless(runner)
+        self.take(WARMUP)
+
+    def take(self, steps: int) -> float:
+        """Return the seconds that a step takes."""
+        assert self.runner is not None
+        cuda = self.runner.device.type == "cuda"
+        before = 0
+        if cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.runner.batch = batch = next(self._batches)
+            self.runner.call("before_step")
+            self.runner.train_step(batch)
+            self.runner.step += 1
+            self.runner.call("after_step")
+        if cuda:
+            torch.cuda.synchronize()
+            self.memory = torch.cuda.max_memory_allocated() - before
+        return (time.perf_counter() - start) / steps
+
+    def close(self) -> None:
+        """Let go of workers, and of what hooks hold."""
+        self._batches = iter(())
+        if self.runner is not None:
+            self.runner.call("after_train")
+
+    def ratios(self, reference: Contender) -> list[float]:
+        """Return the time that a step takes over that of another, round by round."""
+        return [own / other for own, other in zip(self.times, reference.times, strict=True)]
+
+    def ratio(self, reference: Contender) -> float:
+        """Return the median of those, or infinity where it cannot run."""
+        return statistics.median(self.ratios(reference)) if self.times and not self.reason else float("inf")
+
+
+def _endless(runner: Runner) -> Iterator[Batch]:
+    assert runner.train_loader is not None
+    for epoch in count():
+        yield from runner.train_loader.epoch(epoch)
+
+
+@define(eq=False)
+class Race:
+    """Lets settings of one config take steps in turns.
+
+    Attributes:
+        steps: of a turn; 0 for as many as half a second holds. rounds: how many turns each setting has.
+        folder: what is written while training; nothing else is.
+        loader: what all take their batches from, if that is memory.
+    """
+
+    config: Config
+    plugin_files: Collection[Path]
+    steps: int
+    rounds: int
+    folder: str
+    loader: Loader | None = None
+
+    def enter(self, setting: Setting) -> Contender:
+        """Return a setting, ready to be timed, unless it cannot run."""
+        contender = Contender(setting)
+        with contender.working():
+            config = apply_overrides(self.config, [*setting.overrides, f"run.work_dir={self.folder!r}"])
+            of_data = any(path.startswith("train.") for path in setting.changes)
+            runner = build_trainer(config, self.plugin_files, None if of_data else self.loader)
+            if self.loader is None and runner.train_loader is not None and not runner.train_loader.waits:
+                self.loader = runner.train_loader
+            contender.begin(runner, least=WARMUP + self.rounds * max(self.steps, MOST))
+        return contender
+
+    def run(self, contenders: Sequence[Contender]) -> None:
+        """Time contenders, of which the first is what the others are compared with; then let go of them."""
+        if not self.steps:
+            self.steps = max(1, min(MOST, int(TURN / contenders[0].take(2))))
+        for number in range(self.rounds):
+            for contender in contenders if number % 2 else reversed(contenders):
+                if contender.runner is not None:
+                    with contender.working():
+                        contender.times.append(contender.take(self.steps))
+        for contender in contenders:
+            contender.close()
+
+
+def finalists(contenders: Sequence[Contender]) -> list[Setting]:
+    """Return what may be fastest of all: the fastest setting, and all that were faster by themselves together.
+
+    Both are there for those that change rounding at most and, where others are faster too, for all.
+    """
+    reference, *others = contenders
+    best: dict[str, Setting] = {}  # by what excludes one another, the fastest first
+    for contender in sorted(others, key=lambda contender: contender.ratio(reference)):
+        (path, *_) = contender.setting.changes
+        rival = {"optimizer.foreach": "optimizer.fused", "train.in_memory": "train.workers"}.get(path, path)
+        if contender.ratio(reference) < FASTER:
+            best.setdefault(rival, contender.setting)
+    chosen = [*best.values()]
+    same = [setting for setting in chosen if setting.effect != PRECISION]
+    found: list[Setting] = []
+    for settings in (same, chosen):
+        found += [setting for setting in (*settings[:1], together(settings)) if setting.changes]
+    return [setting for place, setting in enumerate(found) if setting not in found[:place]]
+
+
+def benchmark(config: Config, plugin_files: Collection[Path] = (), steps: int = 0, rounds: int = 5) -> None:
+    """Time a config's settings, and print them; nothing is left on the disk.
+
+    Raises:
+        ConfigError: if the config has mistakes.
+        VisregError: whatever else keeps the config, as it is, from training.
+    """
+    if dist.world_size() > 1:
+        raise VisregError("benchmark runs in one process; call it without torchrun")
+    schema = check_config(config, plugin_files=plugin_files)
+    with tempfile.TemporaryDirectory() as folder:
+        race = Race(_silent(config), plugin_files, steps, rounds, folder)
+        first = race.enter(AS_IS)
+        assert first.runner is not None, "else it has raised"
+        cores = f", threads: {torch.get_num_threads()}" if first.runner.device.type == "cpu" else ""
+        print(f"steps of {schema.train.batch_size} samples on {first.runner.device}{cores}", flush=True)
+        contenders = [first, *map(race.enter, candidates(schema, first.runner))]
+        race.run(contenders)
+        print(f"{race.rounds} rounds of {race.steps} steps each", *rows(contenders), sep="\n", flush=True)
+        settings = finalists(contenders)
+        finals = [race.enter(setting) for setting in (AS_IS, *settings)] if settings else []
+        if finals:
+            race.run(finals)
+        print(*conclusion(finals), sep="\n")
+
+
+def rows(contenders: Sequence[Contender]) -> Iterator[str]:
+    """Yield a table, line by line."""
+    reference = contenders[0]
+    yield f"  {'setting':40}{'ms per step':>12}  {'ratio':22}changes"
+    for contender in contenders:
+        ms = f"{1e3 * statistics.median(contender.times):12.3f}" if contender.times else ""
+        if contender.reason:
+            yield f"  {contender.setting!s:40}  cannot run here: {contender.reason}"
+        else:
+            memory = f"  {contender.memory / 1e6:,.0f} MB" * bool(contender.memory)
+            yield f"  {contender.setting!s:40}{ms}  {_ratio(contender, reference):22}{contender.setting.effect}{memory}"
+
+
+def conclusion(finals: Sequence[Contender]) -> Iterator[str]:
+    """Yield what to do, line by line, given the config as it is and the `finalists`, timed together."""
+    reference, *others = finals or (Contender(AS_IS),)
+    order = sorted(others, key=lambda contender: contender.ratio(reference))
+    same = [contender for contender in order if contender.setting.effect != PRECISION][:1]
+    fastest = [contender for contender in dict.fromkeys([*same, *order[:1]]) if contender.ratio(reference) < FASTER]
+    if not fastest:
+        yield "nothing here is faster than the config as it is"
+    of = {PRECISION: "in less precision, of which only scores can tell", NOTHING: "with the same results"}
+    for contender in fastest:
+        kept = of.get(contender.setting.effect, "with the same results but for the last bits")
+        yield f"fastest {kept}: {_ratio(contender, reference)} of the time"
+        yield from (f"    {line}" for line in contender.setting.lines)
+        yield f"    or --set {contender.setting}"
+
+
+def _ratio(contender: Contender, reference: Contender) -> str:
+    ratios = contender.ratios(reference)
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def _silent(config: Config) -> Config:
+    """Return a config without what only writes, and with what changes a step."""
+    values = {**config.values, "default_hooks": []}
+    values["hooks"] = [hook for hook in values.get("hooks", ()) if hook["type"] not in WRITERS]
+    values["run"] = {key: value for key, value in values["run"].items() if key not in ("on_nan", "max_rollbacks")}
+    return evolve(config, values=values)

@@ -1,0 +1,80 @@
+"""Settings that could make the training of a config faster, and what of its results they change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from visreg.build import FUSED
+from visreg.options import options_of
+from visreg.registry import OPTIMIZERS
+from visreg.runner import Runner
+from visreg.schema import Schema
+
+NOTHING, ROUNDING, PRECISION = "nothing", "the last bits", "the precision"
+
+
+@frozen
+class Setting:
+    """Options that a config can be given.
+
+    Attributes:
+        changes: their values, by the path in the config.
+        effect: what of the results they change.
+    """
+
+    changes: Mapping[str, Any]
+    effect: str
+
+    @property
+    def overrides(self) -> list[str]:
+        """What to give to ``--set``."""
+        return [f"{path}={value!r}" for path, value in self.changes.items()]
+
+    @property
+    def lines(self) -> list[str]:
+        """What to put into the config."""
+        sections: dict[str, list[str]] = {}
+        for path, value in self.changes.items():
+            section, _, name = path.partition(".")
+            sections.setdefault(section, []).append(f"{name}={value!r}")
+        return [f"{section} = dict({', '.join(options)})" for section, options in sections.items()]
+
+    def __str__(self) -> str:
+        return " ".join(self.overrides) or "as it is"
+
+
+AS_IS = Setting({}, NOTHING)
+
+
+def candidates(schema: Schema, runner: Runner) -> Iterator[Setting]:
+    """Yield the settings that could be faster than those of a config, each by itself; the last only saves memory."""
+    run, gpu = schema.run, runner.device.type == "cuda"
+    yield Setting({"run.channels_last": not run.channels_last}, ROUNDING)
+    kind, known = schema.optimizer["type"], options_of(OPTIMIZERS.get(schema.optimizer["type"]))
+    for name, other in (("fused", "foreach"), ("foreach", "fused")):
+        is_so = bool(schema.optimizer.get(name, name == "fused" and gpu and kind in FUSED))
+        if name in known:
+            without = {f"optimizer.{other}": None} if schema.optimizer.get(other) else {}
+            yield Setting({f"optimizer.{name}": not is_so, **without}, ROUNDING)
+    for mode in [False] if run.compile else [True, "reduce-overhead"] if gpu else [True]:
+        yield Setting({"run.compile": mode}, ROUNDING)
+    if run.precision == "fp32":
+        yield Setting({"run.precision": "bf16"}, PRECISION)
+    if runner.train_loader is not None and runner.train_loader.waits:
+        yield Setting({"train.in_memory": True}, NOTHING)
+        cores = os.cpu_count() or 1
+        for workers in sorted({0, cores // 2, cores} - {schema.train.workers}):
+            yield Setting({"train.workers": workers}, NOTHING)
+    if not run.gradient_checkpointing:
+        yield Setting({"run.gradient_checkpointing": True}, NOTHING)
+
+
+def together(settings: Sequence[Setting]) -> Setting:
+    """Return several settings as one; of none, the config as it is."""
+    changes = {path: value for setting in settings for path, value in setting.changes.items()}
+    effects = {setting.effect for setting in settings}
+    return Setting(changes, next((effect for effect in (PRECISION, ROUNDING) if effect in effects), NOTHING))
