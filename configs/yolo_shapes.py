@@ -2,7 +2,7 @@
 
     python tools/train.py configs/yolo_shapes.py
 
-After two epochs it is at 0.559, after three at 0.631. Nothing is pretrained.
+7 CPU minutes; after two epochs it is at 0.559, after three at 0.631. Nothing is pretrained.
 """
 
 task = dict(type="Detection", mean=[0.5], std=[0.25])
