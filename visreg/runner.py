@@ -177,10 +177,11 @@ class Runner:
 
     def finish_step(self) -> None:
         """Do what is due after a step, once it is taken or, if a signal left no time for the evaluation, resumed at."""
-        if self._eval_is_due() and not self.interrupted:
-            self.evaluate()
         if self._eval_is_due():
-            return
+            if not self.interrupted:
+                self.evaluate()
+            if self._eval_is_due():
+                return
         if self.step % self.steps_per_epoch == 0:
             self.call("after_epoch")
         self.call("between_steps")
@@ -269,10 +270,11 @@ class Runner:
 
         One in ``after_train`` is raised once all hooks have been called, so that the others still save and close.
         """
-        if not self._callbacks[event]:
+        callbacks = self._callbacks[event]
+        if not callbacks:
             return
         failure: Exception | None = None
-        for callback in self._callbacks[event]:
+        for callback in callbacks:
             try:
                 with phase(event):
                     callback(self)
