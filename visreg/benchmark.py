@@ -23,6 +23,7 @@ from visreg.errors import ConfigError, VisregError
 from visreg.loader import Loader
 from visreg.runner import Runner
 from visreg.schedule import Schedule
+from visreg.workers import AHEAD
 
 WRITERS = frozenset({"Checkpoint", "Console", "MetricsLog", "Profiler", "TensorBoard"})
 WARMUP = 3  # steps, in the first of which a model may be compiled
@@ -61,11 +62,10 @@ class Contender:
             self.reason = problem.strip().splitlines()[0][:SHOWN]
             self.runner, self._batches = None, iter(())
 
-    def begin(self, runner: Runner, least: int) -> None:
-        """Take the first steps with ``runner``, which is to take at least so many."""
+    def begin(self, runner: Runner) -> None:
+        """Take the first steps with ``runner``."""
         self.runner = runner
-        if runner.total_steps < least:
-            runner.schedule = Schedule()  # some cannot go on for longer than they were told
+        runner.schedule = Schedule()  # some cannot go on for longer than they were told
         runner.task.train()
         runner.call("before_train")
         runner.wrap()
@@ -91,7 +91,12 @@ class Contender:
         if cuda:
             torch.cuda.synchronize()
             self.memory = torch.cuda.max_memory_allocated() - before
-        return (time.perf_counter() - start) / steps
+        return (time.perf_counter() - start) / max(steps, 1)
+
+    @property
+    def ahead(self) -> int:
+        """How many batches workers may have made while it was the turn of others."""
+        return AHEAD * getattr(self.runner and self.runner.train_loader, "workers", 0)
 
     def close(self) -> None:
         """Let go of workers, and of what hooks hold."""
@@ -140,7 +145,7 @@ class Race:
             runner = build_trainer(config, self.plugin_files, None if of_data else self.loader)
             if self.loader is None and runner.train_loader is not None and not runner.train_loader.waits:
                 self.loader = runner.train_loader
-            contender.begin(runner, least=WARMUP + self.rounds * max(self.steps, MOST))
+            contender.begin(runner)
         return contender
 
     def run(self, contenders: Sequence[Contender]) -> None:
@@ -151,6 +156,7 @@ class Race:
             for contender in contenders if number % 2 else reversed(contenders):
                 if contender.runner is not None:
                     with contender.working():
+                        contender.take(contender.ahead)
                         contender.times.append(contender.take(self.steps))
         for contender in contenders:
             contender.close()
@@ -165,7 +171,7 @@ def finalists(contenders: Sequence[Contender]) -> list[Setting]:
     best: dict[str, Setting] = {}  # by what excludes one another, the fastest first
     for contender in sorted(others, key=lambda contender: contender.ratio(reference)):
         (path, *_) = contender.setting.changes
-        rival = {"optimizer.foreach": "optimizer.fused", "train.in_memory": "train.workers"}.get(path, path)
+        rival = {"optimizer.foreach": "optimizer.fused"}.get(path, path)
         if contender.ratio(reference) < FASTER:
             best.setdefault(rival, contender.setting)
     chosen = [*best.values()]

@@ -65,9 +65,8 @@ def candidates(schema: Schema, runner: Runner) -> Iterator[Setting]:
     if run.precision == "fp32":
         yield Setting({"run.precision": "bf16"}, PRECISION)
     if runner.train_loader is not None and runner.train_loader.waits:
-        yield Setting({"train.in_memory": True}, NOTHING)
         cores = os.cpu_count() or 1
-        for workers in sorted({0, cores // 2, cores} - {schema.train.workers}):
+        for workers in sorted({0, cores // 2, cores} - {getattr(runner.train_loader, "workers", 0)}):
             yield Setting({"train.workers": workers}, NOTHING)
     if not run.gradient_checkpointing:
         yield Setting({"run.gradient_checkpointing": True}, NOTHING)

@@ -73,7 +73,7 @@ def mmengine(fit: Fit) -> float:
             return {"accuracy": sum(one for one, _ in results) / sum(size for _, size in results)}
 
     hooks = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
-    evaluated = {"val_dataloader": fit.test, "val_cfg": {}, "val_evaluator": Accuracy()} if fit.test else {}
+    evaluated = {"val_dataloader": fit.test, "val_cfg": {}, "val_evaluator": [Accuracy()]} if fit.test else {}
     runner = Runner(
         model=Model(),
         work_dir=fit.folder,
