@@ -13,7 +13,6 @@ from visreg.errors import ConfigError
 from visreg.registry import OPTIMIZERS, load_file
 
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if "tiny_vit" not in path.name)
-HEAVY = ("faster_rcnn_voc", "yolo_coco")  # whose networks cannot be built on the meta device, and work on the CPU
 SMALL = {
     "task": {"type": "Classification", "mean": [0.1307], "std": [0.3081]},
     "model": {"type": "ConvNet", "in_channels": 1, "image_size": 28, "num_classes": 10},
@@ -55,11 +54,7 @@ def test_small_config_is_right():
     assert problems(SMALL) == []
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=pytest.mark.slow if path.stem in HEAVY else ()) for path in CONFIGS],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs_are_right(path):
     check_config(load_config(path))
 
@@ -231,7 +226,7 @@ def at(values, path):
     return values
 
 
-@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem not in HEAVY], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_finds_every_misspelt_key_and_name_of_the_shipped_configs(path):
     values = load_config(path).values
     tried = suggested = 0

@@ -271,13 +271,14 @@ def test_a_dataset_of_masks_whose_sizes_differ_is_checked_once_transforms_make_t
 
 
 def test_images_that_are_too_small_for_a_head_of_the_model_are_said_to_be():
-    values = {**copy.deepcopy(COLOUR), "model": {"type": "inception_v3", "num_classes": 10, "init_weights": False}}
+    values = {**copy.deepcopy(COLOUR), "model": {"type": "inception_v3", "num_classes": 10}}
     small, larger = ([{"type": "Resize", "size": [side, side]}] for side in (96, 299))
     for section in ("train", "val"):
         values[section]["transforms"] = small
     ((path, message),) = problems(values)
     assert path == "model"
-    assert message.endswith("the images are too small for it: enlarge them by a Resize, or set aux_logits=False")
+    advice = "the images are too small for it: enlarge them by a Resize, or set aux_logits=False; 299×299 is the least"
+    assert message.endswith(advice)
     values["model"]["aux_logits"] = False
     assert problems(values) == []
     del values["model"]["aux_logits"]

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from tests.test_check import problems
 
@@ -48,8 +49,16 @@ def test_lets_right_configs_pass(values):
 @pytest.mark.parametrize(
     ("values", "path", "message"),
     [
-        (changed(YOLO, model__num_classes=3), "model.num_classes", "tells 3 classes apart, for the 7 classes of train"),
-        (changed(RCNN, model__num_classes=8), "model.num_classes", "tells 8 classes apart, for the 7 classes of train"),
+        (
+            changed(YOLO, model__num_classes=3),
+            "model.num_classes",
+            "is for 3 classes, and there are 7 classes of train",
+        ),
+        (
+            changed(RCNN, model__num_classes=8),
+            "model.num_classes",
+            "is for 8 classes, and there are 7 classes of train",
+        ),
         (
             changed(RCNN, model={**ADOPTED, "num_classes": 7}),
             "model.num_classes",
@@ -95,3 +104,23 @@ def test_data_of_unknown_size_is_guessed_with_objects():
     assert problems(changed(YOLO, train=section, val=section)) == []
     wrong = problems(changed(YOLO, train=section, val=section, model__num_classes=3))
     assert [path for path, _ in wrong] == ["model.num_classes"]
+
+
+@pytest.mark.parametrize("size", [(800, 1333), (1024, 1024)])
+def test_detectors_that_compute_their_own_losses_are_tried_on_small_images(size, monkeypatch):
+    seen = []
+    resize = GeneralizedRCNNTransform.resize
+
+    def noted(self, image, target=None):
+        resized = resize(self, image, target)
+        seen.extend([] if image.is_meta else [resized[0].shape[-2:]])
+        return resized
+
+    monkeypatch.setattr(GeneralizedRCNNTransform, "resize", noted)
+    large = {**_DATA, "transforms": [{"type": "Resize", "size": [800, 1000]}]}
+    model = {**ADOPTED, "min_size": size[0], "max_size": size[1]}
+    assert problems(changed(RCNN, model=model, train=large, val=large)) == []
+    assert len(seen) == 2, "one image of each section"
+    assert max(map(max, seen)) < 250
+    wrong = changed(RCNN, model={**model, "num_classes": 3}, train=large, val=large)
+    assert [path for path, _ in problems(wrong)] == ["model.num_classes"]

@@ -149,3 +149,25 @@ def test_nested_models_load_no_weights_in_a_check(monkeypatch):
     values = changed("model.backbone", {"type": "resnet18", "weights": "IMAGENET1K_V1"})
     rgb = {"transforms": [{"type": "RGB"}]}
     assert problems({**values, "train": {**values["train"], **rgb}, "val": {**values["val"], **rgb}}) == []
+
+
+def test_mistakes_of_metrics_that_do_not_hang_together_come_at_once():
+    heads = {"digits": [{"type": "Accuracy"}], "parity": [{"type": "Acuracy"}, {"type": "Accuracy"}]}
+    found = problems(changed("metrics", [{"type": "Accuracy"}, {"type": "PerHead", "heads": heads}]))
+    paths = ["metrics[1].heads.parity[0].type", "metrics[0]", "metrics[1].heads.digits", "metrics[1].heads"]
+    assert [path for path, _ in found] == paths
+    assert found[3][1] == "head 'parity': Accuracy: found in the predictions no 'label'; set key='parity'"
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ({"type": "YOLO", "num_classes": 2}, "YOLO cannot take the features (3, 50) of train: "),
+        ({"type": "UNetHead", "num_classes": 2}, "UNetHead cannot take the features (3, 50) of train: "),
+    ],
+)
+def test_what_is_no_head_is_told_what_fits(head, message):
+    ((path, told),) = problems(changed("model.heads.parity", head))
+    assert path == "model.heads.parity"
+    assert told.startswith(message)
+    assert told.endswith("; what fits is LinearHead, or a module for such")

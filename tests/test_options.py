@@ -286,3 +286,12 @@ def test_option_is_required_where_nobody_gives_it():
     assert Option("lr").required
     assert not Option("lr", default=None).required
     assert not Option("lr", inner=True).required
+
+
+def test_a_misspelt_option_is_found_even_where_any_name_is_taken():
+    def model(width=1, weights_backbone=None, **options): ...
+
+    assert dict(problems(model, {"weights_backboue": None})) == {
+        "weights_backboue": "no such option; did you mean 'weights_backbone'?"
+    }
+    assert not dict(problems(model, {"fixed_size": [3, 3], "withs": 1}))

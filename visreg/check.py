@@ -16,6 +16,7 @@ import attrs
 from visreg.config import Config, ConfigPath, show_path
 from visreg.contradictions import contradictions, meant, section_names
 from visreg.errors import (
+    BLAMES_PLUGIN,
     ConfigError,
     Location,
     PluginError,
@@ -77,14 +78,11 @@ def _entry(config: Config, problem: Problem) -> str:
 
 
 def _problem(config: Config, path: ConfigPath, message: str, lost: Collection[str] = ()) -> Problem:
-    broken = message.startswith(_BROKEN)
-    message = message.removeprefix(_BROKEN)
+    broken = message.startswith(BLAMES_PLUGIN)
+    message = message.removeprefix(BLAMES_PLUGIN)
     if lost and "is not among the" in message:
         message += f" (unless {' or '.join(lost)} has it)"
     return Problem(show_path(path), message, config.where(path), 8 if broken else 2)
-
-
-_BROKEN = "\0"  # marks, between the functions of this module, a message that blames a plugin
 
 
 def _plugin_problems(config: Config, plugin_files: Collection[Path]) -> Iterator[Problem]:
@@ -219,7 +217,7 @@ def _spec_problems(
     try:
         factory = registry.get(spec["type"])
     except PluginError as error:
-        yield (*path, "type"), f"{_BROKEN}{error}"
+        yield (*path, "type"), f"{BLAMES_PLUGIN}{error}"
         return
     except RegistryError as error:
         yield (*path, "type"), str(error)

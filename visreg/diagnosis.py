@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +15,13 @@ from torch import Tensor
 
 from visreg.config import ConfigPath
 from visreg.data import pixels
-from visreg.errors import ConfigError, VisregError
+from visreg.errors import BLAMES_PLUGIN, ConfigError, VisregError
 from visreg.options import options_of
 from visreg.registry import Registry, Spec, kind_of
+
+LIBRARIES = frozenset({"visreg", "torch", "torchvision", "attr", "attrs", "numpy", "PIL", "scipy", "faster_coco_eval"})
+CLEAR = (ValueError, TypeError, RuntimeError)  # what is raised with words that say enough
+BUGS = (AttributeError, NameError)  # what no option of a config can be the cause of
 
 
 def shape_of(values: Any) -> str:
@@ -58,8 +67,16 @@ def full_name(kind: type) -> str:
 
 def call_of(spec: Spec) -> str:
     """Return the call that a spec stands for, as text."""
-    arguments = ", ".join(f"{key}={value!r}" for key, value in spec.items() if key != "type")
-    return f"{spec['type']}({arguments if len(arguments) < 200 else arguments[:200] + '…'})"
+    return f"{spec['type']}({shortened(', '.join(f'{key}={value!r}' for key, value in spec.items() if key != 'type'))})"
+
+
+def shortened(text: str, length: int = 100) -> str:
+    """Return text that is no longer than ``length``.
+
+    >>> shortened("momentum", 4)
+    'mom…'
+    """
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def own_paths(error: Exception, within: ConfigPath = ()) -> list[tuple[ConfigPath, str]]:
@@ -105,13 +122,58 @@ def _specs_in(value: Any, path: ConfigPath) -> Iterator[tuple[ConfigPath, Spec]]
 
 
 def message_of(error: Exception) -> str:
-    """Return what an exception says, in one line; with its type where that says more than the words."""
+    """Return what an exception says, in one line; with its type where that says more than the words.
+
+    What is raised in a plugin's code, or in a user's file, is said with its place there.
+    """
     if isinstance(error, ConfigError):
         return "; ".join(problem.message for problem in error.problems)
     text = (str(error.args[0]) if error.args else str(error)).strip().splitlines()
     first = text[0] if text else ""
-    return (
-        first
-        if isinstance(error, (VisregError, ValueError, TypeError, RuntimeError))
-        else f"{type(error).__name__}: {first}"
-    )
+    if isinstance(error, VisregError):
+        return first
+    said = first if isinstance(error, CLEAR) else f"{type(error).__name__}: {first}"
+    frames = foreign_frames(error)
+    if not frames or isinstance(error, BUGS):  # of which `blamed` tells more
+        return said
+    return f"{said} (at {frames[-1].filename}:{frames[-1].lineno}: {shortened(frames[-1].line or '')})"
+
+
+def place_of_class(kind: type) -> str:
+    """Return where a class is defined, as a message ends, if that is outside visreg."""
+    try:
+        file, line = inspect.getsourcefile(kind) or "<unknown>", inspect.getsourcelines(kind)[1]
+    except (OSError, TypeError):
+        return ""
+    return f" (at {_short(file)}:{line})" if _is_foreign(file) else ""
+
+
+def blamed(path: ConfigPath, message: str, error: Exception) -> tuple[ConfigPath, str]:
+    """Return a mistake as it is to be told: if it is one in code outside visreg, with the traceback there."""
+    frames = foreign_frames(error)
+    if not frames or not isinstance(error, BUGS):
+        return path, message
+    lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
+    indented = "".join(lines).rstrip().replace("\n", "\n  ")
+    return path, f"{BLAMES_PLUGIN}{message}\n  Traceback (most recent call last):\n  {indented}"
+
+
+def foreign_frames(error: Exception) -> list[traceback.FrameSummary]:
+    """Return the frames that an exception passed in a plugin's code or a user's file, the innermost last."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
+    for frame in frames:
+        frame.filename = _short(frame.filename)
+    return frames
+
+
+def _short(file: str) -> str:
+    return min(file, os.path.relpath(file), key=len)
+
+
+def _is_foreign(file: str) -> bool:
+    parts = Path(file).parts
+    packages = next((place for place, part in enumerate(parts) if part in ("site-packages", "dist-packages")), None)
+    if packages is not None:
+        return parts[packages + 1].removesuffix(".py") not in LIBRARIES
+    inside = (Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"]))
+    return not file.startswith("<") and not any(Path(file).is_relative_to(folder) for folder in inside)

@@ -21,6 +21,7 @@ from typing import Any
 from attrs import frozen
 
 LONGEST = 4000  # characters of one mistake, which may be about a value of any length
+BLAMES_PLUGIN = "\0"  # opens, between the parts of a check, a message about the code of a plugin or a user's file
 LONGEST_NAME = 200  # characters of what may be a name that is misspelt
 
 
@@ -237,11 +238,11 @@ def nearest(name: str, known: Iterable[str], limit: int = 1) -> list[str]:
     same |= {other for other, whole in folded.items() if _words(whole) == _words(name)}
     near = same & set(folded)
     near |= set(difflib.get_close_matches(wanted, folded, n=limit + 3, cutoff=0.6))
-    near |= {other for other in folded if abs(len(other) - len(wanted)) < 2 and _distance(wanted, other) == 1}
+    near |= {other for other in folded if abs(len(other) - len(wanted)) < 2 and distance(wanted, other) == 1}
     near |= {other for other in folded if min(len(other), len(wanted)) > 2 and _begins(other, wanted)}
 
     def rank(other: str) -> tuple[bool, int, float, str]:
-        return other not in same, _distance(wanted, other), -_similarity(wanted, other), other
+        return other not in same, distance(wanted, other), -_similarity(wanted, other), other
 
     return [folded[match] for match in sorted(near, key=rank)[:limit]]
 
@@ -262,12 +263,12 @@ def _similarity(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, one, other).ratio()
 
 
-def _distance(one: str, other: str) -> int:
+def distance(one: str, other: str) -> int:
     """Return how many letters must be added, dropped, replaced or swapped with the next to turn one into the other.
 
     The optimal string alignment distance (Damerau 1964).
 
-    >>> _distance("lr", "rl"), _distance("momentum", "momntum"), _distance("adam", "sgd")
+    >>> distance("lr", "rl"), distance("momentum", "momntum"), distance("adam", "sgd")
     (1, 1, 4)
     """
     before: list[int] = []

@@ -16,10 +16,11 @@ import attrs
 from attrs import frozen
 
 from visreg.annotations import UNKNOWN, describe, matches
-from visreg.errors import nearest, suggest
+from visreg.errors import distance, nearest, suggest
 
 MISANNOTATED: Mapping[tuple[str, str], Any] = {("RandomErasing", "value"): float | str | list[float]}
 # What torch takes without a look, and nobody can mean.
+SHORT = 3  # letters of a name of which a single other one makes quite another
 RANGES = {
     "lr": (-math.inf, 1000), "label_smoothing": (0, 1), "momentum": (-math.inf, 1), "gamma": (0, math.inf),
     "step_size": (1, math.inf), "weight": (0, math.inf), "pos_weight": (0, math.inf),
@@ -100,7 +101,9 @@ def problems(
     """
     known = options_of(factory)
     settable = {name: option for name, option in known.items() if name not in given}
-    unknown = [] if open_ended(factory) else [name for name in arguments if name not in known]
+    unknown = [name for name in arguments if name not in known]
+    if open_ended(factory):  # then a name that nobody knows is none to be sure of, unless it is all but a known one
+        unknown = [name for name in unknown if isinstance(name, str) and _is_misspelt({*settable} - {*arguments}, name)]
     missing = [name for name in settable if settable[name].required and name not in {*arguments, *offered}]
     for name in arguments:
         if not isinstance(name, str):
@@ -116,6 +119,10 @@ def problems(
             yield name, f"no such option{suggest_option(name, free if nearest(name, free) else settable, missing)}"
     meant = {near for name in unknown if isinstance(name, str) for near in nearest(name, missing)}
     yield from ((name, "missing; it has no default") for name in missing if name not in meant)  # else reported already
+
+
+def _is_misspelt(known: Collection[str], name: str) -> bool:
+    return len(name) > SHORT and any(distance(name, other) == 1 for other in known)
 
 
 def suggest_option(name: str, known: Collection[str], missing: Collection[str] = ()) -> str:

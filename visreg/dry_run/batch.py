@@ -9,7 +9,7 @@ import torch
 
 from visreg.config import ConfigPath
 from visreg.data import Batch, DataInfo, Sample, Transform, blank_sample, collate
-from visreg.diagnosis import advice, check_image, kept, message_of, shape_of
+from visreg.diagnosis import advice, blamed, check_image, kept, message_of, shape_of
 from visreg.dry_run.parts import FailedError, Parts
 from visreg.generators import seeded
 from visreg.registry import DATASETS, TRANSFORMS
@@ -60,7 +60,7 @@ def _transform(parts: Parts, value: Any, transforms: Mapping[int, Transform], pa
         except Exception as error:  # whatever a transform raises, the config named it
             if report:
                 reason = f"{message_of(error)}{advice(made, error)}"
-                parts.found.append((place, f"fails on a blank {shape_of(made)}: {reason}"))
+                parts.found.append(blamed(place, f"fails on a blank {shape_of(made)}: {reason}", error))
             return None
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from attrs import frozen
@@ -18,6 +18,7 @@ from visreg.options import options_of
 from visreg.registry import MODELS, Spec
 
 TOO_SMALL = re.compile("output size is too small|kernel size can't be greater", re.IGNORECASE)
+MOST_SIDE = 512  # pixels of the images that a model is tried on to learn how large they must be
 LOOK_BACK = 6  # operations between a log-softmax and what a loss is given
 
 
@@ -80,7 +81,7 @@ def failure(
         return path, f"cannot be computed: {message_of(error)}"
     if kind := _wrong_kind(stack, batch):
         return ("model", "type"), f"{spec['type']} {kind}, in {split}.dataset"
-    return _model_failure(last, path, spec, split, batch, error)
+    return _model_failure(stack, path, spec, split, batch, error)
 
 
 def _loss_failure(call: Call, path: ConfigPath, spec: Spec, error: Exception) -> tuple[ConfigPath, str]:
@@ -102,8 +103,9 @@ def _described(value: object) -> str:
 
 
 def _model_failure(
-    call: Call, path: ConfigPath, spec: Spec, split: str, batch: Batch, error: Exception
+    stack: Sequence[Call], path: ConfigPath, spec: Spec, split: str, batch: Batch, error: Exception
 ) -> tuple[ConfigPath, str]:
+    call = stack[-1]
     where = call.name.removeprefix("model").removeprefix(".")
     is_leaf = not list(call.module.children())
     inside = f"{where!r}, {call.module}, given {call.shape}" if is_leaf else f"{where or 'forward'!r}"
@@ -116,8 +118,43 @@ def _model_failure(
     if grey and "in_channels" not in options_of(MODELS.get(spec["type"])):
         reason = f"{reason.rpartition(';')[0]}; add dict(type='RGB') to {split}.transforms"
     if "heads" in path:
-        return path, f"cannot take the features {call.shape} of {split}: {reason}"
-    return path, f"cannot take the {images} {sample} of {split}: {reason}"
+        return _head_failure(stack, path, spec, split, reason)
+    return path, f"cannot take the {images} {sample} of {split}: {reason}{_larger(stack, reason)}"
+
+
+def _head_failure(
+    stack: Sequence[Call], path: ConfigPath, spec: Spec, split: str, reason: str
+) -> tuple[ConfigPath, str]:
+    """Return what to say of a head of several that fails on the features of their backbone."""
+    name = ".".join(map(str, path))
+    features = next((call.inputs[0] for call in stack if call.name == name and call.inputs), None)
+    several = [tuple(each.shape) for each in features] if isinstance(features, (list, tuple)) else []
+    given = ", ".join(map(str, several)) or tuple(getattr(features, "shape", ()))
+    fits = "LinearHead, UNetHead, or a module that takes such a list" if several else "LinearHead, or a module for such"
+    advice = "" if "must be" in reason.rpartition(";")[2] else f"; what fits is {fits}"
+    return path, f"{spec['type']} cannot take the features {given} of {split}: {reason}{advice}"
+
+
+def _larger(stack: Sequence[Call], reason: str) -> str:
+    """Return how large images must be for a model that says that they are too small, as a message ends."""
+    model = next((call for call in stack if call.name == "model" and call.shape), None)
+    if model is None or TOO_SMALL.search(reason) is None or not model.inputs[0].is_meta or len(model.shape or ()) != 4:
+        return ""
+    images, least = model.inputs[0], MOST_SIDE
+
+    def fits(side: int) -> bool:
+        with suppress(Exception):
+            model.module(images.new_zeros(*images.shape[:2], side, side))
+            return True
+        return False
+
+    if not fits(least):
+        return ""
+    below = min(images.shape[2:])
+    while least - below > 1:
+        middle = (least + below) // 2
+        below, least = (below, middle) if fits(middle) else (middle, least)
+    return f"; {least}×{least} is the least"
 
 
 def place_of(module: str, sections: Mapping[str, Spec | None]) -> tuple[ConfigPath, Spec]:

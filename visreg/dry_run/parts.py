@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from visreg.config import ConfigPath
-from visreg.diagnosis import call_of, failing_part, full_name, message_of, own_paths
+from visreg.diagnosis import blamed, call_of, failing_part, full_name, message_of, own_paths
 from visreg.hook import Hook
 from visreg.metric import Metric
 from visreg.registry import LOSSES, MODELS, OPTIMIZERS, TASKS, TRANSFORMS, Registry, Spec
@@ -69,9 +69,9 @@ class Parts:
                 raise FailedError from error
             inside, kind, part = failing_part(registry, spec, lambda kind, part: self._make(kind, part, context))
             name, _, message = message_of(error).partition(": ")
-            blamed = (name,) if name in part else self._blame(kind, part, context)
-            message = message if blamed == (name,) else message_of(error)
-            self.found.append(((*path, *inside, *blamed), f"{message}, from {call_of(part)}"))
+            option = (name,) if name in part else self._blame(kind, part, context)
+            message = message if option == (name,) else message_of(error)
+            self.found.append(blamed((*path, *inside, *option), f"{message}, from {call_of(part)}", error))
             raise FailedError from error
 
     def build_all(self, registry: Registry[Any], specs: Sequence[Spec], path: ConfigPath) -> dict[int, Any]:

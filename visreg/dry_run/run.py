@@ -14,12 +14,14 @@ from torch.optim import Optimizer
 from visreg import dist
 from visreg.config import ConfigPath
 from visreg.data import Batch, DataInfo, to_device
-from visreg.diagnosis import message_of, own_paths
+from visreg.diagnosis import blamed, message_of, own_paths, place_of_class
 from visreg.dry_run.batch import blank_batch
 from visreg.dry_run.failure import calls, failure, given_logits, place_of
 from visreg.dry_run.hooks import check_patterns, check_scores
 from visreg.dry_run.learning import build_optimizer, try_step
 from visreg.dry_run.parts import FailedError, Parts
+from visreg.dry_run.small import in_small
+from visreg.errors import DataError
 from visreg.metric import Metric
 from visreg.registry import LOSSES, METRICS, MODELS, TASKS, Spec
 from visreg.schema import DataConfig, Schema
@@ -56,7 +58,7 @@ class _DryRun(Parts):
 
     def run(self) -> None:
         """Build every part and send a blank batch of every split through them."""
-        metrics: dict[int, Metric] = self.build_all(METRICS, self.schema.metrics, ("metrics",))
+        metrics: dict[int, Metric] = self.build_all(METRICS, self._metrics(), ("metrics",))
         hooks = check_scores(self, metrics)
         batches = {name: blank_batch(self, name, section) for name, section in self._splits()}
         try:
@@ -64,6 +66,10 @@ class _DryRun(Parts):
         except FailedError:
             build_optimizer(self, None)
             return
+        if self.device == "cpu":
+            known = {name: batch for name, (batch, _) in batches.items() if batch is not None}
+            small = dict(zip(known, in_small(task, [*known.values()]), strict=True))
+            batches = {name: (small.get(name), info) for name, (_, info) in batches.items()}
         check_patterns(self, hooks, task)
         optimizer = build_optimizer(self, task)
         for name, (batch, info) in batches.items():
@@ -72,6 +78,18 @@ class _DryRun(Parts):
         for name, (batch, info) in batches.items():
             if batch is not None and name != "train":
                 self._measure(task, metrics, batch, info)
+
+    def _metrics(self) -> list[Spec]:
+        """Return the metrics without those inside of others, such as PerHead, that are known to be wrong."""
+        specs = []
+        for index, spec in enumerate(() if ("metrics",) in self.broken else self.schema.metrics):
+            broken = [path[2:] for path in self.broken if path[:2] == ("metrics", index)]
+            inside = {place for place in broken if len(place) > 1 and any(isinstance(step, int) for step in place)}
+            if broken and len(inside) == len(broken):
+                spec = _without(spec, inside)
+                self.broken = {path for path in self.broken if path[:2] != ("metrics", index)}
+            specs.append(spec)
+        return specs
 
     def _splits(self) -> Iterator[tuple[str, DataConfig]]:
         sections = {"train": self.schema.train, "val": self.schema.val, "test": self.schema.test}
@@ -95,7 +113,7 @@ class _DryRun(Parts):
                 mismatch = task.mismatch(on_device, info) if info is not None else None
             except Exception as error:  # whatever a model or loss raises, the config put them together
                 self.reraise_if_unable(error)
-                self.found += own_paths(error) or [failure(stack, self._sections(), name, batch, error)]
+                self.found += own_paths(error) or [blamed(*failure(stack, self._sections(), name, batch, error), error)]
                 return False
         if mismatch:
             path: ConfigPath = ("model", "num_classes") if "num_classes" in self.schema.model else ("model",)
@@ -132,21 +150,45 @@ class _DryRun(Parts):
                 predictions = task.predict(_to(batch, self.device))
         except Exception as error:
             self.reraise_if_unable(error)
-            self.found += own_paths(error) or [(("task",), f"cannot predict: {message_of(error)}")]
+            self.found += own_paths(error) or [blamed(("task",), f"cannot predict: {message_of(error)}", error)]
             return
         predictions = _blank(predictions)
         for key in ("label", "mask", *(info.others if info is not None else ())):
             if info is not None and info.classes_of(key) and isinstance(batch.get(key), Tensor):
                 batch = {**batch, key: torch.full_like(batch[key], len(info.classes_of(key)) - 1)}
         for index, metric in metrics.items():
+            place: ConfigPath = ("metrics", index)
             try:
                 metric.reset()
                 metric.update(predictions, batch)
                 if dist.world_size() == 1:  # else it would wait for the other processes
-                    metric.compute()
+                    self._compare_names(metric, metric.compute(), place)
+                metric.reset()
             except Exception as error:  # whatever a metric raises, the config named it
-                self.found += own_paths(error, ("metrics", index)) or [(("metrics", index), message_of(error))]
-            metric.reset()
+                texts = error.mistakes if isinstance(error, DataError) else [message_of(error)]
+                self.found += own_paths(error, place) or [blamed(place, text, error) for text in texts]
+
+    def _compare_names(self, metric: Metric, scores: Mapping[str, float], place: ConfigPath) -> None:
+        """Make sure that a metric gives the scores that it says it gives, which hooks wait for."""
+        said, given = sorted(set(metric.names()) - set(scores)), sorted(set(scores) - set(metric.names()))
+        if said or given:
+            parts = [
+                f"names() says {', '.join(map(repr, metric.names()))}",
+                f"compute() returns {', '.join(map(repr, scores))}",
+            ]
+            message = f"{type(metric).__name__}: {' and '.join(parts)}; they must be the same"
+            self.found.append((place, f"{message}{place_of_class(type(metric))}"))
+
+
+def _without(value: Any, broken: Collection[ConfigPath], path: ConfigPath = ()) -> Any:
+    """Return a part of a config without the items of lists in which something is broken."""
+    if isinstance(value, Mapping):
+        return {key: _without(item, broken, (*path, key)) for key, item in value.items()}
+    if not isinstance(value, (list, tuple)):
+        return value
+    places = [(*path, index) for index in range(len(value))]
+    bad = [any(each[: len(place)] == place for each in broken) for place in places]
+    return [_without(item, broken, place) for item, place, wrong in zip(value, places, bad, strict=True) if not wrong]
 
 
 def _blank(predictions: Any) -> Any:

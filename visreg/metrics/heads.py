@@ -39,19 +39,28 @@ class PerHead(Metric):
             metric.reset()
 
     def update(self, predictions: Predictions, batch: Batch) -> None:
+        heads = {name: found for name, found in predictions.items() if isinstance(found, Mapping)}
+        unknown = [head for head in self.heads if head not in heads]
+        problems = [
+            Problem(
+                f"heads.{head}",
+                f"there is no head {head!r}{suggest(head, heads)}" if heads else "the task has no heads",
+            )
+            for head in unknown
+        ]
+        mistakes: list[str] = []
         for head, place, metric in self._each():
-            found = predictions.get(head)
-            if not isinstance(found, Mapping):
-                heads = [name for name, value in predictions.items() if isinstance(value, Mapping)]
-                message = f"there is no head {head!r}{suggest(head, heads)}" if heads else "the task has no heads"
-                raise ConfigError([Problem(f"heads.{head}", message)])
             try:
-                metric.update(dict(found), batch)
+                if head not in unknown:
+                    metric.update(dict(heads[head]), batch)
             except ConfigError as error:
-                inside = f"heads.{head}.{place}"
-                raise ConfigError([evolve(each, path=f"{inside}.{each.path}") for each in error.problems]) from error
+                problems += [evolve(each, path=f"heads.{head}.{place}.{each.path}") for each in error.problems]
             except DataError as error:
-                raise DataError(f"head {head!r}: {error}") from error
+                mistakes += [f"head {head!r}: {mistake}" for mistake in error.mistakes]
+        if problems:
+            raise ConfigError([*problems, *(Problem("heads", mistake) for mistake in mistakes)])
+        if mistakes:
+            raise DataError(*mistakes)
 
     def compute(self) -> dict[str, float]:
         return {f"{head}/{name}": value for head, _, metric in self._each() for name, value in metric.compute().items()}

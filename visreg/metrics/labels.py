@@ -66,6 +66,9 @@ def tensor(metric: object, where: str, values: Mapping[str, Any], key: str) -> T
         return value
     heads = [name for name, found in values.items() if isinstance(found, Mapping)]
     near = f", but the heads {', '.join(heads)}; use PerHead" if heads else suggest(key, values)
+    classes = [name for name, found in values.items() if isinstance(found, Tensor) and not found.is_floating_point()]
+    if len(classes) == 1 and key == getattr(metric, "key", None) != classes[0]:
+        near = f"; set key={classes[0]!r}"
     problem = f"no {key!r}{near}" if value is None else f"a {type(value).__name__} as {key!r}, no tensor"
     raise DataError(f"{type(metric).__name__}: found in the {where} {problem}")
 

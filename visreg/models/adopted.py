@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
@@ -47,7 +48,9 @@ def _make(factory: Callable[..., Any], start: InitialWeights, **options: Any) ->
         names = [name for choice in choices(known_names) for name in getattr(choice, "__members__", ())]
         files = f"a file's name has a / in it, or ends in {', '.join(SUFFIXES)}"
         raise ValueError(f"weights: {factory.__name__} has none of this name{suggest(weights, names)}; {files}")
-    with _pretrained(start, weights, options):
+    with _pretrained(start, weights, options), warnings.catch_warnings():
+        # of what torchvision may do some day, to everybody who leaves init_weights as it is
+        warnings.filterwarnings("ignore", "The default weight initialization of", FutureWarning)
         model: nn.Module = factory(**options)
     if isinstance(weights, str):
         start.take_file(model, weights)

@@ -198,7 +198,8 @@ class Detection(ImageTask):
             if self.first_label and type(self.model).__module__.startswith("torchvision."):
                 outputs = f"the model has {count + 1} outputs, of which one is for the background"
                 return f"{outputs}: set num_classes={len(info.classes) + 1} for the {len(info.classes)} classes"
-            return f"the model tells {count} classes apart, for the {len(info.classes)} classes"
+            many, all_of = (f"{number} class{'es' * (number != 1)}" for number in (count, len(info.classes)))
+            return f"the model is for {many}, and there {'is' if len(info.classes) == 1 else 'are'} {all_of}"
         try:
             check_objects(batch, count)
         except DataError as error:
