@@ -12,7 +12,7 @@ from PIL import Image
 from visreg.colours import BLACK, GREY, WHITE, colour_of, ink_on, mask_colour, palette
 from visreg.data import DataInfo
 from visreg.draw import LEAST, entries_of, heads_of, picture
-from visreg.legend import Entry, Tag, draw_tags, shortened, width_of, with_legend
+from visreg.legend import Entry, Tag, draw_tags, shortened, text_size, width_of, with_legend
 
 INFO = DataInfo(name="pets", classes=("cat", "dog"), others={"mask": ("background", "cat", "dog")})
 
@@ -170,3 +170,16 @@ def test_text_that_is_too_long_is_cut():
         Image.new("RGB", (60, 10)), [Entry("w" * 500), Entry("w" * 500, share=2.0), Entry("", share=-1.0)]
     )
     assert tall.width == 60
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1000, 20), (3000, 60), (20, 1000), (4000, 3000)])
+def test_words_have_room_beside_images_of_any_form(size):
+    info = DataInfo(name="shapes", classes=("rectangle", "triangle"))
+    height, width = size
+    box = torch.tensor([[width * 0.1, height * 0.1, width * 0.9, height * 0.9]])
+    found = {"boxes": box, "labels": torch.tensor([0]), "scores": torch.tensor([0.9])}
+    drawn = picture(torch.full((3, height, width), 90, dtype=torch.uint8), found, info)
+    letters = text_size(max(size))
+    assert letters >= max(size) / 75
+    assert drawn.width >= width_of("rectangle × 1 and more", letters)
+    assert drawn.height > height

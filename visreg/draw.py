@@ -13,10 +13,11 @@ from torch.nn.functional import max_pool2d
 
 from visreg.colours import BLACK, Colour, colour_of, mask_colour
 from visreg.data import IGNORE, DataInfo, printable
-from visreg.legend import Entry, Tag, draw_tags, text_size, with_legend
+from visreg.legend import PAPER, Entry, Tag, draw_tags, text_size, with_legend
 
 LEAST = 384  # pixels that the longer side of a picture has at least
 MOST_TIMES = 24  # that a pixel is enlarged
+LETTERS = 20  # as many fit into the width of a picture at least
 TINT = 0.5  # how much of a masked pixel is its class's colour
 FRAMES = 8  # of a clip that are drawn
 TOP = 5  # classes that are told of
@@ -25,7 +26,8 @@ TOP = 5  # classes that are told of
 def picture(image: Tensor, found: Mapping[str, Any], info: DataInfo) -> Image.Image:
     """Return an image with all that was found in it, or is known of it, drawn, and a legend below.
 
-    Small images are enlarged by a whole number, so that each of their pixels is a square.
+    Small images are enlarged by a whole number, so that each of their pixels is a square; beside narrow ones there is
+    room for words.
 
     Args:
         image: uint8 (C, H, W) of 0..255, or floats of 0..1; of one channel or three, the first of which are taken where
@@ -40,10 +42,20 @@ def picture(image: Tensor, found: Mapping[str, Any], info: DataInfo) -> Image.Im
     for each in heads_of(found).values():
         pixels = _masked(pixels, each, info, times)
         tags += _tags(each, info, times)
-    drawn = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    drawn = _widened(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
     _draw_boxes(drawn, tags)
     draw_tags(drawn, tags, text_size(max(drawn.size)))
     return with_legend(drawn, entries_of(found, info))
+
+
+def _widened(drawn: Image.Image) -> Image.Image:
+    """Return a picture with room for some words beside it, if it is too narrow for them."""
+    width = max(drawn.width, LETTERS * text_size(max(drawn.size)))
+    if width == drawn.width:
+        return drawn
+    whole = Image.new("RGB", (width, drawn.height), PAPER)
+    whole.paste(drawn, (0, 0))
+    return whole
 
 
 def rgb(image: Tensor) -> Tensor:

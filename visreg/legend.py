@@ -31,7 +31,7 @@ def font_of(size: int) -> Font:
 
 def text_size(side: int) -> int:
     """Return how large letters must be, in pixels, to be read in a picture whose longer side is ``side``."""
-    return max(13, round(side / 75))
+    return max(13, round(side / 60))
 
 
 def width_of(text: str, size: int) -> int:
