@@ -31,7 +31,7 @@ FLOORS = (
         "colours",
         "phase",
     },
-    {"options", "signals", "sampler", "device", "random_draws", "picture", "log", "legend"},
+    {"options", "signals", "sampler", "device", "random_draws", "picture", "slabs", "log", "legend"},
     {"registry", "data", "checkpoint", "config", "batching"},
     {"transform", "machine"},
     {"tables", "schema", "worker", "misfit", "draw", "placement", "pages", "weights_file", "together", "cache"},

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice, repeat
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from attrs import define, field
@@ -162,6 +162,7 @@ class SampleLoader(_Batched):
     bad: dict[int, str] = field(factory=dict, init=False, repr=False)
     _samples: Samples = field(init=False, repr=False)
     _pool: Workers = field(init=False, repr=False)
+    _copies: torch.cuda.Stream | None = field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._samples = Samples(
@@ -175,11 +176,14 @@ class SampleLoader(_Batched):
             keyed=self.keyed,
         )
         self._pool = Workers(
-            make=partial(self._samples.batch, shared=True),
+            make=self._samples.batch,
             count=self.workers,
             timeout=self.timeout,
             place=partial(place, self.dataset),
+            pinned=self.device.type == "cuda",
         )
+        if self.device.type == "cuda":
+            self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # of torch's own
 
     @property
     def info(self) -> DataInfo:
@@ -201,7 +205,7 @@ class SampleLoader(_Batched):
                 bad |= reasons.keys()
                 self._note(reasons)
                 if batch:
-                    batch = to_device(batch, self.device)
+                    batch = self._on_device(batch)
                     mine = batch.pop("key", None)
                     yield transform_batch(batch, self.batch_transforms, mine)
         finally:
@@ -212,6 +216,18 @@ class SampleLoader(_Batched):
                 many = "s" * (len(bad) > 1)
                 which = f"epoch {epoch + 1} of " * self.batching.train
                 logger.warning("%s%s: %d bad sample%s %s", which, self.info.name, len(bad), many, what)
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """Return a batch on the device; to a GPU it is copied while that still computes with the batch before."""
+        if self._copies is None:
+            return to_device(batch, self.device)  # type: ignore[no-any-return]  # a dict gives a dict
+        with torch.cuda.stream(self._copies):
+            copied: Batch = to_device(batch, self.device)
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self._copies)
+        for tensor in _tensors(copied):
+            tensor.record_stream(current)  # its memory is not to be given to another copy before that has used it
+        return copied
 
     def _note(self, reasons: Mapping[int, str]) -> None:
         """Warn of the first few samples that cannot be read.
@@ -230,3 +246,12 @@ class SampleLoader(_Batched):
                 f"{len(self.bad)} samples of {self.info.name} cannot be read, which is more than max_bad_samples="
                 f"{self.max_bad_samples}; `visreg check CONFIG --data` lists all; the last: {[*self.bad.values()][-1]}"
             )
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors inside of a batch."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)

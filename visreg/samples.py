@@ -110,26 +110,25 @@ class Samples:
         )
 
     def batch(
-        self, keys: Sequence[Key], begin: Callable[[int], None] = lambda index: None, shared: bool = False
+        self, keys: Sequence[Key], begin: Callable[[int], None] = lambda index: None
     ) -> tuple[Batch, dict[int, str]]:
         """Return a batch, which is empty if no sample of it can be read, and by index why samples are not in it.
 
         Args:
             keys: of the samples.
             begin: is told the index of each sample before it is read.
-            shared: put the batch into memory that another process can have without a copy.
 
         Raises:
             DataError: if a sample cannot be read and none may be skipped, or samples do not fit together.
             ResourceError: if memory or open files ran out.
         """
-        if (batch := self._together(keys, begin, shared)) is not None:
+        if (batch := self._together(keys, begin)) is not None:
             return batch, {}
         bad: dict[int, str] = {}
         samples = [sample for key in keys for sample in self._readable(key, begin, bad)]
         return collate(samples) if samples else {}, bad
 
-    def _together(self, keys: Sequence[Key], begin: Callable[[int], None], shared: bool) -> Batch | None:
+    def _together(self, keys: Sequence[Key], begin: Callable[[int], None]) -> Batch | None:
         """Return a batch whose samples were transformed several at once; None if one by one is the only way."""
         if not self.dataset.fixed:  # it draws, for each sample
             return None
@@ -140,7 +139,7 @@ class Samples:
                 if part is None:
                     return None
                 parts.append(part)
-            return joined(parts, shared)
+            return joined(parts)
         except Exception:  # whatever it is: one by one it comes again, is tried again, and has a name
             return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -62,22 +61,6 @@ def _parts(samples: Sequence[Sample], transform: OfPart, draws: Draws, begin: Ca
     return made
 
 
-def joined(parts: Sequence[Batch], shared: bool = False) -> Batch:
-    """Return one batch of several.
-
-    Args:
-        parts: batches of tensors.
-        shared: put it into memory that another process can have without a further copy.
-    """
-    if len(parts) == 1 and not shared:
-        return parts[0]
-    return {key: _joined([part[key] for part in parts], shared) for key in parts[0]}
-
-
-def _joined(tensors: list[Tensor], shared: bool) -> Tensor:
-    if not shared:
-        return torch.cat(tensors)
-    shape = (sum(map(len, tensors)), *tensors[0].shape[1:])
-    size = math.prod(shape) * tensors[0].element_size()
-    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]  # what torch's own workers do
-    return torch.cat(tensors, out=torch.empty(0, dtype=tensors[0].dtype).set_(storage).view(shape))
+def joined(parts: Sequence[Batch]) -> Batch:
+    """Return one batch of several, all of tensors."""
+    return parts[0] if len(parts) == 1 else {key: torch.cat([part[key] for part in parts]) for key in parts[0]}

@@ -19,6 +19,7 @@ import torch
 
 from visreg.errors import ResourceError, VisregError
 from visreg.registry import load_file
+from visreg.slabs import Sender
 
 NO_MEMORY = ("Cannot allocate memory", "No space left on device", "Too many open files", "ancdata", "SIGBUS")
 LACKING = "shared memory (/dev/shm) or another resource ran out; lower workers or batch_size, or make it larger"
@@ -34,6 +35,7 @@ def work(number: int, make: Make | bytes, files: list[Path], pipe: Connection, n
     for file in files:
         load_file(file)
     loaded: Make = pickle.loads(make) if isinstance(make, bytes) else make  # from the parent, which made it just now
+    slabs = Sender()
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(pipe, tasks), daemon=True).start()
     while True:
@@ -44,7 +46,7 @@ def work(number: int, make: Make | bytes, files: list[Path], pipe: Connection, n
             note[0] += 1
 
         try:
-            answer = (turn, True, loaded(task, begin))
+            answer = (turn, True, slabs.pack(loaded(task, begin)))
         except Exception as error:
             answer = (turn, False, _portable(error, number))
         try:

@@ -20,6 +20,7 @@ from torch import multiprocessing
 
 from visreg.errors import DataError, ResourceError
 from visreg.registry import loaded_files
+from visreg.slabs import Receiver
 from visreg.worker import HELD_BACK, LACKING, NO_MEMORY, Make, resource, work
 
 logger = logging.getLogger("visreg")
@@ -54,6 +55,7 @@ class Workers:
         count: how many there are.
         timeout: seconds that one sample may take; 0 for any time.
         place: what to call a sample in a message.
+        pinned: put tensors into memory that a GPU can read from by itself.
         restarts: how often a worker is replaced before the result that is waited for has to be there.
         context: how processes start; by default as Python starts them on this system.
     """
@@ -62,6 +64,7 @@ class Workers:
     count: int
     timeout: float = 0.0
     place: Callable[[int], str] = str
+    pinned: bool = False
     restarts: int = RESTARTS
     context: Any = field(factory=multiprocessing.get_context, repr=False)
     _workers: list[_Worker] = field(factory=list, init=False, repr=False)
@@ -80,7 +83,8 @@ class Workers:
         numbered = enumerate(tasks, first)
         try:
             while len(self._workers) < self.count:
-                self._workers.append(_Worker(number=len(self._workers), make=self.make, context=self.context))
+                number = len(self._workers)
+                self._workers.append(_Worker(number=number, make=self.make, context=self.context, pinned=self.pinned))
                 self._workers[-1].start()
             workers = list(self._workers)
             for worker in workers:
@@ -141,12 +145,14 @@ class _Worker:
     number: int
     make: Make
     context: Any
+    pinned: bool = False
     waiting: deque[tuple[int, Any]] = field(factory=deque, init=False)
     round: int = field(default=0, init=False)
     note: Any = field(init=False)
     owner: int = field(factory=os.getpid, init=False)
     process: Any = field(default=None, init=False)
     pipe: Connection = field(init=False)
+    slabs: Receiver = field(init=False)
     received: tuple[int, bool, Any] = field(default=(0, False, None), init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -155,6 +161,7 @@ class _Worker:
     def start(self) -> None:
         """Start a process, and ask it for all that is waited for."""
         self.note[:] = (0, -1, -1)
+        self.slabs = Receiver(self.pinned)
         self.pipe, end = self.context.Pipe()
         make: Make | bytes = self.make
         files: list[Path] = []
@@ -206,6 +213,7 @@ class _Worker:
                 return self._death()
             except (OSError, RuntimeError) as error:
                 raise resource(error) from error
+            self.slabs.note(self.received[2])
             if self.received[0] == self.round:
                 return ""
 
@@ -215,7 +223,7 @@ class _Worker:
         (_, right, value), self.received = self.received, (0, False, None)
         if not right:
             raise value
-        return value
+        return self.slabs.unpack(value)
 
     def _wait(self, timeout: float) -> str:
         """Wait until there is something to read; return why there will not be, if so."""
