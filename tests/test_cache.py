@@ -36,6 +36,7 @@ KEYS = [(1, index) for index in range(10)]
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("VISREG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "RESERVE", 0)
+    monkeypatch.setattr(module, "BETWEEN", 0)
     for number in range(10):
         place = tmp_path / "pictures" / "ab"[number % 2]
         place.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ HEADER = (
 MAGIC = b"visreg samples 1"
 ENTRY = struct.Struct("<QQII")  # of a record: its place, its length, its checksum; and the checksum of the entry itself
 RESERVE = 1 << 30  # bytes of memory or of a disk that are left to others
+BETWEEN = 1 << 26  # bytes that a process writes before it looks again at how much room there is
 UNKNOWN, RIGHT, REPLACED = 0, 1, 2  # of a record in this run: not verified yet, verified, or damaged and made again
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG)
 
@@ -113,7 +114,10 @@ class Cache:
         for part in parts:
             checksum = zlib.crc32(part, checksum)
         try:
-            self._make_sure_of_room(length)
+            if file.written >= BETWEEN:
+                self._make_sure_of_room()
+                file.written = 0
+            file.written += length
             raw = ENTRY.pack(file.append(parts, length), length, checksum, 0)
             os.pwrite(file.entries, raw[:-4] + struct.pack("<I", _check(slot, raw)), HEADER + slot * ENTRY.size)
         except OSError as error:
@@ -136,9 +140,9 @@ class Cache:
             self._told = True
         return told
 
-    def _make_sure_of_room(self, length: int) -> None:
+    def _make_sure_of_room(self) -> None:
         free = free_memory() if self.memory else shutil.disk_usage(Path(self.path).parent).free
-        if free - length < RESERVE:
+        if free - BETWEEN < RESERVE:
             raise OSError(errno.ENOMEM if self.memory else errno.ENOSPC, "")
 
     def _give_up(self, error: OSError) -> None:
@@ -171,6 +175,7 @@ class _Opened(_Local):
     Attributes:
         entries: a descriptor to read and write entries with.
         damaged: entries whose record turned out not to be what was written.
+        written: bytes since somebody looked at how much room there is.
     """
 
     def __init__(self, path: str) -> None:
@@ -181,6 +186,7 @@ class _Opened(_Local):
         self.owner = os.getpid()
         self.damaged: set[int] = set()
         self.lock = threading.Lock()
+        self.written = BETWEEN
         self.map: mmap.mmap | None = None
 
     def bytes(self, start: int, length: int) -> memoryview | None:

@@ -19,7 +19,7 @@ from visreg.cache import Cache
 from visreg.data import Batch, Dataset, Sample, Transform, collate, printable
 from visreg.errors import DataError, ResourceError
 from visreg.generators import mix, seeded
-from visreg.picture import Picture, with_whole_image
+from visreg.picture import Picture
 from visreg.together import can_be_together, joined, transform_together
 from visreg.transform import OfPart, split_fixed, transform_sample
 
@@ -61,7 +61,9 @@ class Source:
             return self._made(index, epoch)
         if (kept := self.cache.get(index)) is not None:
             return kept if self.views else {key: value.clone() for key, value in kept.items()}
-        made = with_whole_image(self._made(index, epoch))
+        made = self._made(index, epoch)
+        if isinstance(image := made.get("image"), Picture):
+            made["image"] = image.part((0, 0, *image.shape[1:])) if self.views else image.whole()
         self.cache.put(index, made)
         return made
 
