@@ -1,6 +1,6 @@
 """Measures how fast images in files become normalised training crops, beside torchvision's usual pipeline.
 
-    python tools/benchmarks/images.py [--root DIR] [--rounds N] [--workers N ...] [--size N] [--batch-size N]
+    python tools/benchmarks/images.py [--root DIR | --made HEIGHT WIDTH] [--resize N] [--rounds N] [--workers N ...]
 
 Each way makes epochs of batches of random crops, resized to 224×224, flipped half of the time, and normalised floats in
 the end. The usual one is torchvision's ``ImageFolder`` with transforms (v1) of Pillow's images, and a ``DataLoader``
@@ -8,7 +8,8 @@ with persistent workers. visreg is its own loader: without a cache, every epoch 
 and on the disk, in the first epoch, which fills it, and in later ones. In each round all have one turn, on one thread.
 The CPU time of all processes and the wall clock are measured; a line has the time of an image, and how many times as
 fast as the usual pipeline it is, as median with least and most over the rounds; and a last one has the second epoch
-of a cache beside an epoch that decodes. ``--root`` has a folder for each class; without it, images of 500×375 are made.
+of a cache beside an epoch that decodes. ``--root`` has a folder for each class; without it, images of 500×375 are made,
+or of another size. With ``--resize`` both pipelines resize images to that shorter side first, which a cache then keeps.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="a folder with a folder of images for each class")
+    parser.add_argument("--made", type=int, nargs=2, default=[375, 500], help="height and width of the images made")
+    parser.add_argument("--resize", type=int, help="shorter side that images are resized to before they are cropped")
     parser.add_argument("--rounds", type=int, default=5, help="how many turns each way has; 5 by default")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="0 and 2 by default")
     parser.add_argument("--size", type=int, default=224, help="of the crops; 224 by default")
@@ -64,7 +67,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VISREG_CACHE"] = f"{folder}/cache"
-        root = options.root or str(make_images(Path(folder) / "images"))
+        root = options.root or str(make_images(Path(folder) / "images", *options.made))
         for workers in options.workers:
             measure(root, workers, options)
 
@@ -98,7 +101,13 @@ def measure(root: str, workers: int, options: argparse.Namespace) -> None:
 
 def usual(root: str, workers: int, options: argparse.Namespace) -> Epoch:
     """Return what makes epochs as a tutorial does."""
-    steps = [v1.RandomResizedCrop(options.size), v1.RandomHorizontalFlip(), v1.ToTensor(), v1.Normalize(MEAN, STD)]
+    steps: list[Any] = [
+        v1.RandomResizedCrop(options.size),
+        v1.RandomHorizontalFlip(),
+        v1.ToTensor(),
+        v1.Normalize(MEAN, STD),
+    ]
+    steps = [v1.Resize(options.resize), *steps] if options.resize else steps
     folder = torchvision.datasets.ImageFolder(root, v1.Compose(steps))
     loader: DataLoader[Any] = DataLoader(
         folder, options.batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
@@ -114,7 +123,11 @@ def ours(
     turn: int = 0,
 ) -> Epoch:
     """Return what makes epochs as visreg does; ``turn`` makes of a cache on the disk another one."""
-    specs = [{"type": "RandomResizedCrop", "size": options.size}, {"type": "RandomHorizontalFlip"}]
+    specs: list[dict[str, Any]] = [
+        {"type": "RandomResizedCrop", "size": options.size},
+        {"type": "RandomHorizontalFlip"},
+    ]
+    specs = [{"type": "Resize", "size": options.resize}, *specs] if options.resize else specs
     transforms = [TRANSFORMS.build(spec) for spec in specs]
     kept = open_cache(cache, dataset, transforms, [{"turn": (turn, workers)}, *specs], True, False) if cache else None
     task, epochs = Normalising(), iter(range(1 << 30))
@@ -169,20 +182,20 @@ def summary(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def make_images(folder: Path) -> Path:
-    """Write JPEGs of 500×375 that are about as detailed as photographs, and return their folder."""
+def make_images(folder: Path, height: int, width: int) -> Path:
+    """Write JPEGs that are about as detailed as photographs, and return their folder."""
     generator = torch.Generator().manual_seed(0)
-    for number in range(MADE):
+    for number in range(max(16, MADE * 375 * 500 // (height * width))):
         coarse = [torch.rand(1, 3, side, side * 4 // 3, generator=generator) for side in (6, 24, 96)]
         whole = sum(
-            nn.functional.interpolate(noise, (375, 500), mode="bicubic") * weight
+            nn.functional.interpolate(noise, (height, width), mode="bicubic") * weight
             for noise, weight in zip(coarse, (0.6, 0.25, 0.15), strict=True)
         )
         assert isinstance(whole, Tensor)
         pixels = whole[0].mul(255).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
         place = folder / "ab"[number % 2]
         place.mkdir(parents=True, exist_ok=True)
-        image = Image.frombytes("RGB", (500, 375), bytes(pixels.flatten().tolist()))
+        image = Image.frombytes("RGB", (width, height), bytes(pixels.flatten().tolist()))
         image.save(place / f"{number}.jpg", quality=90)
     return folder
 
