@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import tempfile
 import time
@@ -11,11 +12,11 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from attrs import define, evolve, field
+from attrs import define, field
 
 from visreg import dist
 from visreg.build import build_trainer
-from visreg.candidates import AS_IS, NOTHING, PRECISION, Setting, candidates, together
+from visreg.candidates import AS_IS, NOTHING, PRECISION, Setting, candidates, silent, together
 from visreg.check import check_config
 from visreg.config import Config, apply_overrides
 from visreg.data import Batch
@@ -25,7 +26,6 @@ from visreg.runner import Runner
 from visreg.schedule import Schedule
 from visreg.workers import AHEAD
 
-WRITERS = frozenset({"Checkpoint", "Console", "MetricsLog", "Profiler", "TensorBoard"})
 WARMUP = 3  # steps, in the first of which a model may be compiled
 TURN, MOST = 0.5, 200  # seconds that a turn takes, and steps, where nobody says how many it has
 FASTER = 0.97  # of the time: what is more is not worth a setting
@@ -193,18 +193,19 @@ def benchmark(config: Config, plugin_files: Collection[Path] = (), steps: int = 
         raise VisregError("benchmark runs in one process; call it without torchrun")
     schema = check_config(config, plugin_files=plugin_files)
     with tempfile.TemporaryDirectory() as folder:
-        race = Race(_silent(config), plugin_files, steps, rounds, folder)
+        race = Race(silent(config), plugin_files, steps, rounds, folder)
         first = race.enter(AS_IS)
         assert first.runner is not None, "else it has raised"
         cores = f", threads: {torch.get_num_threads()}" if first.runner.device.type == "cpu" else ""
         print(f"steps of {schema.train.batch_size} samples on {first.runner.device}{cores}", flush=True)
-        contenders = [first, *map(race.enter, candidates(schema, first.runner))]
-        race.run(contenders)
-        print(f"{race.rounds} rounds of {race.steps} steps each", *rows(contenders), sep="\n", flush=True)
-        settings = finalists(contenders)
-        finals = [race.enter(setting) for setting in (AS_IS, *settings)] if settings else []
-        if finals:
-            race.run(finals)
+        with _quiet():
+            contenders = [first, *map(race.enter, candidates(schema, first.runner))]
+            race.run(contenders)
+            print(f"{race.rounds} rounds of {race.steps} steps each", *rows(contenders), sep="\n", flush=True)
+            settings = finalists(contenders)
+            finals = [race.enter(setting) for setting in (AS_IS, *settings)] if settings else []
+            if finals:
+                race.run(finals)
         print(*conclusion(finals), sep="\n")
 
 
@@ -242,9 +243,13 @@ def _ratio(contender: Contender, reference: Contender) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def _silent(config: Config) -> Config:
-    """Return a config without what only writes, and with what changes a step."""
-    values = {**config.values, "default_hooks": []}
-    values["hooks"] = [hook for hook in values.get("hooks", ()) if hook["type"] not in WRITERS]
-    values["run"] = {key: value for key, value in values["run"].items() if key not in ("on_nan", "max_rollbacks")}
-    return evolve(config, values=values)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to oneself what was logged once."""
+    logger = logging.getLogger("visreg")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

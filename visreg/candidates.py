@@ -6,15 +6,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from visreg.build import FUSED
+from visreg.config import Config
 from visreg.options import options_of
 from visreg.registry import OPTIMIZERS
 from visreg.runner import Runner
 from visreg.schema import Schema
 
 NOTHING, ROUNDING, PRECISION = "nothing", "the last bits", "the precision"
+WRITERS = frozenset({"Checkpoint", "Console", "MetricsLog", "Profiler", "TensorBoard"})
 
 
 @frozen
@@ -77,3 +79,11 @@ def together(settings: Sequence[Setting]) -> Setting:
     changes = {path: value for setting in settings for path, value in setting.changes.items()}
     effects = {setting.effect for setting in settings}
     return Setting(changes, next((effect for effect in (PRECISION, ROUNDING) if effect in effects), NOTHING))
+
+
+def silent(config: Config) -> Config:
+    """Return a config without what only writes, and with what changes a step."""
+    values = {**config.values, "default_hooks": []}
+    values["hooks"] = [hook for hook in values.get("hooks", ()) if hook["type"] not in WRITERS]
+    values["run"] = {key: value for key, value in values["run"].items() if key not in ("on_nan", "max_rollbacks")}
+    return evolve(config, values=values)
