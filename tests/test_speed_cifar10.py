@@ -33,7 +33,9 @@ def small(folder, *changes):
 def by_hand():
     spec = importlib.util.spec_from_file_location("speed_cifar10_by_hand", FILE)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FILE.parent)
+        spec.loader.exec_module(module)
     return module
 
 

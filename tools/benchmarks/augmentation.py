@@ -11,14 +11,13 @@ least and most over the rounds.
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torchvision
+from results import machine, summary
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -76,14 +75,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128, help="128 by default")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
-    print(f"{versions}, {platform.processor() or platform.machine()}; batches of {options.batch_size}")
+    print(f"{machine()}, torchvision {torchvision.__version__}; batches of {options.batch_size}")
     for name in options.only:
         ours, theirs = epochs(LISTS[name], options)
         times = [(spent(ours), spent(theirs)) for _ in range(options.rounds + 1)][1:]
         pairs = [(1e6 * one / options.images, 1e6 * other / options.images) for one, other in times]
-        ratios = summary([other / one for one, other in pairs])
-        one, other = (summary([pair[place] for pair in pairs]) for place in (0, 1))
+        ratios = summary([other / one for one, other in pairs], ".1f")
+        one, other = (summary([pair[place] for pair in pairs], ".1f") for place in (0, 1))
         print(f"{name:28} visreg {one} µs   torchvision {other} µs   x {ratios}", flush=True)
 
 
@@ -118,11 +116,6 @@ def spent(make: Callable[[], object]) -> float:
     begun = time.process_time()
     make()
     return time.process_time() - begun
-
-
-def summary(values: list[float]) -> str:
-    """Return the median, least and most of some values."""
-    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 if __name__ == "__main__":

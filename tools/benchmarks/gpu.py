@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from results import machine, summary
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
@@ -52,8 +51,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="height and width of its images; 224 by default")
     parser.add_argument("--compile", default="default", help="the mode to compile it in, or '' for not")
     options = parser.parse_args()
-    device = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine()
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {device}", flush=True)
+    print(torch.cuda.get_device_name() if options.device.startswith("cuda") else "no GPU", machine(), sep=", ")
     wanted = options.only or ["mnist", "idle", "resnet50"]
     with tempfile.TemporaryDirectory() as options.folder:
         if "mnist" in wanted:
@@ -245,11 +243,6 @@ def visreg_resnet(options: argparse.Namespace) -> Callable[[], float]:
         return float(options.steps * options.batch_size / (now(options.device) - begun))
 
     return turn
-
-
-def summary(values: list[float], form: str) -> str:
-    """Return the median, least and most of some values."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 if __name__ == "__main__":

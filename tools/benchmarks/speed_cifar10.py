@@ -13,7 +13,6 @@ by round. ``--data`` names a folder with ``train`` and ``test`` in the place of 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from results import machine, summary
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,8 +46,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 256, 256], help="channels of the blocks")
     parser.add_argument("--compile", default="reduce-overhead", help="the mode, or '' for not")
     options = parser.parse_args()
-    device = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine()
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {device}", flush=True)
+    print(torch.cuda.get_device_name() if options.device.startswith("cuda") else "no GPU", machine(), sep=", ")
     with tempfile.TemporaryDirectory() as folder:
         ways = {"by hand": lambda: by_hand(folder, options), "visreg": lambda: visreg(folder, options)}
         measured: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
@@ -61,9 +60,9 @@ def main() -> None:
                     print(f"{way}, with all that is done once: {seconds:.2f} s", flush=True)
     for way, pairs in measured.items():
         times, accuracies = ([pair[place] for pair in pairs] for place in (0, 1))
-        print(f"{way:8} {summary(times)} s   accuracy {statistics.mean(accuracies):.4f}")
+        print(f"{way:8} {summary(times, '.3f')} s   accuracy {statistics.mean(accuracies):.4f}")
     both = zip(measured["visreg"], measured["by hand"], strict=True)
-    print(f"visreg / by hand {summary([one / other for (one, _), (other, _) in both])}")
+    print(f"visreg / by hand {summary([one / other for (one, _), (other, _) in both], '.3f')}")
 
 
 def config(folder: str, options: argparse.Namespace) -> Config:
@@ -236,11 +235,6 @@ def predicted(model: nn.Module, images: Tensor, dtype: torch.dtype) -> Tensor:
             logits = sum(weight * (model(view) + model(view.flip(-1))).float() for view, weight in views)
         found.append(torch.as_tensor(logits).argmax(1))
     return torch.cat(found)
-
-
-def summary(values: list[float]) -> str:
-    """Return the median, least and most of some values."""
-    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 if __name__ == "__main__":

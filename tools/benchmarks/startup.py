@@ -12,9 +12,7 @@ import argparse
 import importlib
 import importlib.util
 import os
-import platform
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,13 +21,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from results import ROOT, machine, summary
+
+# What the dry run of a check cannot do without, by torch alone: its meta tensors import sympy, and an optimizer dynamo.
+DRY_RUN = """
+import torch
+with torch.device("meta"):
+    layer = torch.nn.Conv2d(1, 10, 5)
+    loss = torch.nn.functional.relu(layer(torch.empty(2, 1, 28, 28))).mean()
+loss.backward()
+torch.optim.SGD(layer.parameters(), lr=0.1).step()
+"""
 PROCESSES = {
     "python -c pass": ["-c", "pass"],
     "import visreg": ["-c", "import visreg"],
     "visreg --help": ["-m", "visreg.cli", "--help"],
     "visreg list": ["-m", "visreg.cli", "list"],
     "import torch": ["-c", "import torch"],
+    "torch's dry run": ["-c", DRY_RUN],
     "visreg check": ["-m", "visreg.cli", "check", str(ROOT / "configs" / "cnn_mnist.py")],
 }
 DERIVED = '_base_ = "{}"\noptimizer = dict(lr=0.02)\nrun = dict(epochs=3)\n'
@@ -40,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="how often each has its turn; 10 by default")
     rounds = parser.parse_args().rounds
-    print(f"Python {platform.python_version()}, {platform.machine()}")
+    print(machine())
     times: dict[str, list[float]] = {name: [] for name in PROCESSES}
     for _ in range(rounds):
         for name, arguments in PROCESSES.items():
@@ -85,11 +94,6 @@ def within(rounds: int) -> None:
                     times[way].append(1e5 * (time.process_time() - before))
         for way, values in times.items():
             print(f"{way:24} {summary(values, '.1f')} µs")
-
-
-def summary(values: list[float], form: str) -> str:
-    """Return the median, least and most of some values."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 if __name__ == "__main__":

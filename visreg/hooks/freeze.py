@@ -41,6 +41,7 @@ class Freeze(Hook):
     start: int = field(default=0, validator=[instance_of(int), ge(0)])
     _parameters: list[nn.Parameter] = field(factory=list, init=False, repr=False)
     _norms: list[nn.Module] = field(factory=list, init=False, repr=False)
+    _frozen: bool = field(default=False, init=False)
 
     def before_train(self, runner: Runner) -> None:
         self.chosen(runner.task)
@@ -48,6 +49,7 @@ class Freeze(Hook):
             self._freeze(runner.task)
 
     def _freeze(self, task: Task) -> None:
+        self._frozen = True
         self._parameters = [parameter for parameter in self.chosen(task) if parameter.requires_grad]
         self._norms = [
             module
@@ -75,8 +77,8 @@ class Freeze(Hook):
         return matches(name, self.patterns) and not matches(name, self.exclude)
 
     def before_epoch(self, runner: Runner) -> None:
-        if bool(self._parameters) != self._is_time(runner):
-            self._thaw() if self._parameters else self._freeze(runner.task)
+        if self._frozen != self._is_time(runner):
+            self._thaw() if self._frozen else self._freeze(runner.task)
             runner.wrap()  # or DistributedDataParallel would not average the new gradients
 
     def before_step(self, runner: Runner) -> None:
@@ -94,4 +96,4 @@ class Freeze(Hook):
             parameter.requires_grad_()
         for norm in self._norms:
             norm.train()
-        self._parameters, self._norms = [], []
+        self._parameters, self._norms, self._frozen = [], [], False
