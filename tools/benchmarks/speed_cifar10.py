@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12, help="12 by default")
     parser.add_argument("--runs", type=int, default=5, help="how often each has its turn; 5 by default")
     parser.add_argument("--data", help="a folder of images with train and test; CIFAR-10's files by default")
-    parser.add_argument("--images", type=int, help="of training, the first so many; all by default")
+    parser.add_argument("--images", type=int, help="of training, so many of them; all by default")
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 256, 256], help="channels of the blocks")
     parser.add_argument("--compile", default="reduce-overhead", help="the mode, or '' for not")
     options = parser.parse_args()
