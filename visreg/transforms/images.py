@@ -92,6 +92,8 @@ def torchvisions(transform: Any) -> Transform:
     if not hasattr(v2, type(transform).__name__):
         raise ValueError(f"{type(transform).__name__} is for images alone, and not for clips")
     options = {each.name: getattr(transform, each.name) for each in attrs.fields(type(transform)) if each.init}
+    if "interpolation" in options:  # of which not every torchvision takes the name
+        options["interpolation"] = v2.InterpolationMode(options["interpolation"])
     return adopt(getattr(v2, type(transform).__name__), **options)
 
 
