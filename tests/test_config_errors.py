@@ -22,7 +22,10 @@ CASES = {
     "exits": ({"a.py": "import sys\nsys.exit('no')"}, "a.py:2: SystemExit: no"),
     "recursion": ({"a.py": "def f(): return f()\nx = f()"}, "a.py:1: RecursionError: "),
     "import": ({"a.py": "import no_such_module"}, "a.py:1: ModuleNotFoundError: No module named 'no_such_module'"),
-    "lazy": ({"a.py": "from mmengine.config import read_base"}, "a.py:1: *list its base files in _base_"),
+    "lazy": (
+        {"a.py": "from mmengine.config import read_base"},
+        "a.py:1: _base_: not inherited by read_base(), which is not supported; list the base files in _base_ = [...]",
+    ),
     "twice": (
         {"a.py": "m = dict(h=[{'a': 1,\n'b': 2,\n'a': 3}])"},
         "a.py:3: m.h[0].a: given twice; the first, on line 1",

@@ -68,7 +68,7 @@ def _contradictions_of_run(values: Mapping[str, Any]) -> Found:
     rollback = run.get("on_nan") == "rollback"
     if rollback and not _has_hook(values, "Checkpoint"):
         yield ("run", "on_nan"), "goes back to the latest checkpoint, and none is saved; add the hook Checkpoint"
-    if run.get("max_rollbacks") is not None and run.get("on_nan", "stop") == "stop":
+    if run.get("max_rollbacks") is not None and run.get("on_nan") != "rollback":
         yield ("run", "max_rollbacks"), "of no use without run.on_nan='rollback'; remove it"
 
 

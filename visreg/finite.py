@@ -62,8 +62,11 @@ class FiniteCheck:
 
     With fp16 a gradient beyond its range is no fault: the scaler leaves the step out, and only ``MAX_OVERFLOWS`` such
     steps in a row stop the run.
+
+    With ``on_nan="ignore"`` it is ``off``: nothing is looked at, and nothing is ever raised.
     """
 
+    off: bool
     late: bool
     several: bool  # processes
     _flag: Tensor
@@ -75,10 +78,12 @@ class FiniteCheck:
     def of(cls, runner: Runner) -> FiniteCheck:
         """Return a check for ``runner``, before its first step."""
         flag = torch.zeros((), device=runner.device)
-        return cls(answers_late(runner), dist.world_size() > 1, flag, torch.ones_like(flag))
+        return cls(runner.on_nan == "ignore", answers_late(runner), dist.world_size() > 1, flag, torch.ones_like(flag))
 
     def before_step(self, task: nn.Module) -> None:
         """Remember the buffers, which a forward may change: running statistics, above all."""
+        if self.off:
+            return
         if self._buffers is None:
             buffers = [buffer.detach() for buffer in task.buffers()]
             self._buffers = (buffers, [buffer.clone() for buffer in buffers])
@@ -97,6 +102,8 @@ class FiniteCheck:
             NotFiniteError: if they are not finite, or those of some steps ago were not; every process raises it at the
                 same step.
         """
+        if self.off:
+            return
         assert runner.optimizer is not None
         groups = runner.optimizer.param_groups
         values = list(runner.losses.values())

@@ -52,7 +52,7 @@ class Runner:
         scores: the latest evaluation's metrics, by name.
         evaluated: the step of that evaluation.
         on_nan: what to do about a loss or gradient that is not finite: ``"stop"``, or ``"rollback"`` to the latest
-            checkpoint and go on without that batch.
+            checkpoint and go on without that batch, or ``"ignore"``, which does not look.
         max_rollbacks: how often to do so.
         skipped: the steps, from 1, that are left out for it: they count, and change no weight.
         overflows: how many steps in a row fp16's scaler has left out.
@@ -74,7 +74,7 @@ class Runner:
     precision: str = field(default="fp32", validator=in_(DTYPES))
     compile: bool | str = False
     device: torch.device = field(factory=lambda: torch.device("cpu"))
-    on_nan: str = field(default="stop", validator=in_(("stop", "rollback")))
+    on_nan: str = field(default="stop", validator=in_(("stop", "rollback", "ignore")))
     max_rollbacks: int = field(default=3, validator=ge(1))
     work_dir: Path = Path("work")
     config: Mapping[str, Any] = field(factory=dict, repr=False)

@@ -111,7 +111,7 @@ class RunConfig:
             but for the last bits, and most networks of convolutions faster.
         deterministic: use deterministic algorithms only, where a GPU has others that are faster.
         on_nan: at a loss or gradient that is not finite, ``"stop"``; or ``"rollback"`` to the latest checkpoint and go
-            on without that batch.
+            on without that batch. ``"ignore"`` spares the look at them, and trains on whatever comes.
         max_rollbacks: how often to do so before the run stops after all.
         work_dir: the run's folder; ``work/<name of the config>`` by default.
     """
@@ -127,7 +127,7 @@ class RunConfig:
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
     channels_last: bool = False
     deterministic: bool = False
-    on_nan: Literal["stop", "rollback"] = "stop"
+    on_nan: Literal["stop", "rollback", "ignore"] = "stop"
     max_rollbacks: int = field(default=3, validator=ge(1))
     work_dir: str | None = field(default=None, validator=optional(min_len(1)))
 

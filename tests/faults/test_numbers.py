@@ -168,6 +168,14 @@ def test_fp16_stops_at_a_loss_that_is_not_finite(tmp_path, fault):
     assert_same(learnt(runner)["task"], expected["task"])
 
 
+def test_where_it_is_not_to_look_it_trains_on(tmp_path):
+    runner = faulty(tmp_path, "gradient", 3, on_nan="ignore")
+    runner.train()
+    assert runner.step == LAST
+    assert not (tmp_path / "not_finite").exists()
+    assert any(not parameter.isfinite().all() for parameter in runner.task.parameters())
+
+
 # Rolling back
 
 

@@ -197,7 +197,7 @@ def bare(turns: Turns) -> None:
 
 
 def visreg(turns: Turns, default_hooks: bool = True) -> None:
-    """Run visreg's loop, with the hooks that it has by default or with none."""
+    """Run visreg's loop, as it is by default, or with no hooks and no look for numbers that are not finite."""
     from visreg import HOOKS, Runner, Task
     from visreg.batching import Batching
     from visreg.data import Batch, DataInfo, Predictions
@@ -231,6 +231,7 @@ def visreg(turns: Turns, default_hooks: bool = True) -> None:
             train_loader=InTurns(info=DataInfo(name="random"), tensors=tensors, batching=batching),
             hooks=[HOOKS.build(dict(spec)) for spec in DEFAULT_HOOKS] if default_hooks else [],
             total_steps=10**9,
+            on_nan="stop" if default_hooks else "ignore",
         )
         runner.signals = signals
         runner.train()

@@ -23,6 +23,8 @@ from visreg.config.recorder import Recorder
 from visreg.config.rewriter import BASE, Rewriter
 from visreg.errors import ConfigError, Location, Problem
 
+LAZY = "not inherited by read_base(), which is not supported; list the base files in _base_ = [...]"
+
 
 class PythonFile:
     """A Python config, parsed; it is run by `layer`.
@@ -47,6 +49,7 @@ class PythonFile:
         self.steady = not self._rewriter.imports
         message = "set it once, unconditionally, to a file name or a list of them"
         problems = [Problem(BASE, message, self._place(line)) for line in self._rewriter.sets_base]
+        problems += [Problem(BASE, LAZY, self._place(line)) for line in _read_bases(self._tree)]
         if self._rewriter.twice:
             twice = [found for statement in self._parse(text).body for found in _keys_twice(statement, ())]
             problems += [given_twice(key, first, self._place(line)) for key, first, line in twice]
@@ -116,7 +119,7 @@ class PythonFile:
                 exec(code, names)
         except (Exception, SystemExit) as error:
             place = self._place(self._line(error))
-            raise mistake(f"{type(error).__name__}: {error}{_hint(error)}", place) from error
+            raise mistake(f"{type(error).__name__}: {error}", place) from error
         return names
 
     def _line(self, error: BaseException) -> int:
@@ -146,10 +149,10 @@ def _is_data(value: Any) -> bool:
     return value is None or isinstance(value, (dict, list, tuple, str, numbers.Real))
 
 
-def _hint(error: BaseException) -> str:
-    if isinstance(error, ImportError) and (error.name or "").startswith("mmengine"):
-        return "; a config that inherits by read_base() is not supported: list its base files in _base_ = [...]"
-    return ""
+def _read_bases(tree: ast.Module) -> list[int]:
+    """Return the lines that import mmengine's other way to inherit."""
+    imports = [statement for statement in tree.body if isinstance(statement, ast.ImportFrom)]
+    return [each.lineno for each in imports if any(alias.name == "read_base" for alias in each.names)]
 
 
 def _keys_twice(node: ast.AST, path: ConfigPath) -> Iterator[tuple[ConfigPath, int, int]]:
