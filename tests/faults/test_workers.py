@@ -66,9 +66,8 @@ def loader(fault=None, folder=None, workers=2, *, times=1, **options):
     dataset = Fragile(fault, folder, times if fault else 0)
     batching = Batching(size=SIZE, batch_size=4, train=True, seed=3)
     options = {"timeout": 1.0 if fault is FAULTS["hung for 1 s"] else 60.0, **options}
-    return SampleLoader(
-        dataset=dataset, transforms=[], batching=batching, device=torch.device("cpu"), workers=workers, **options
-    )
+    options = {"transforms": [], "device": torch.device("cpu"), "workers": workers, **options}
+    return SampleLoader(dataset=dataset, batching=batching, **options)
 
 
 def batches(made, epochs=(0, 1)):
@@ -323,8 +322,7 @@ from tests.faults.test_workers import SIZE, loader
 from visreg.errors import ResourceError
 def grow(sample):
     return {**sample, "image": torch.zeros(1 << 20)}
-made = loader(folder=".", workers=2)
-made._samples.transforms = [grow]
+made = loader(folder=".", workers=2, transforms=[grow])
 try:
     list(made.epoch(0))
 except ResourceError as error:
