@@ -1,8 +1,8 @@
 """Lets torchvision's transforms see what is an image, a clip, a mask or a box, and gives back plain tensors.
 
 torchvision moves what is one of its ``tv_tensors``; of plain tensors it takes the first for an image and leaves the
-others where they were. All frames of a clip are changed alike. Outside of its transforms a sample or batch holds plain
-tensors only.
+others where they were. All frames of a clip are changed alike. Objects whose boxes leave the picture leave the sample.
+Outside of torchvision's transforms a sample or batch holds plain tensors only.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import torch
 from attrs import define
 from torch import Tensor
 from torchvision.transforms import v2
-from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image, Mask, TVTensor, Video
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image, Mask, TVTensor, Video, wrap
 
-from visreg.data import IGNORE, PLACED, Transform, pixels
+from visreg.data import IGNORE, PLACED, RAGGED, Transform, pixels
 from visreg.picture import Picture, fraction
 from visreg.transforms.images import name_of
 
 TYPED = PLACED | {"clip"}  # what torchvision would not know for what it is
 OF_OBJECTS = ("labels", "crowd", "area")  # what has an entry for each box and does not move
+LEAST = 1.0  # pixels that a random transform must leave of a box in both directions, as of SanitizeBoundingBoxes
 # Those that make of an image always the same, alone or in a batch; those of the second kind leave its size as it is.
 FIXED_SIZES = frozenset({"CenterCrop", "Grayscale", "Pad", "RGB", "Resize"})
 FIXED_PIXELS = frozenset({"ConvertImageDtype", "Identity", "Normalize", "ToDtype", "ToImage", "ToPureTensor"})
@@ -45,7 +46,8 @@ class Moving:
     """One of torchvision's transforms, called on a sample or a batch of plain tensors.
 
     What a transform moves into the picture from outside is black in the image, unless it has a ``fill``; in ``mask`` it
-    is `IGNORE`, and in ``masks`` it belongs to no object.
+    is `IGNORE`, and in ``masks`` it belongs to no object. An object of whose box it leaves nothing, or by chance less
+    than `LEAST`, is taken out; a box that had no area before stays, since that is a mistake in the data.
 
     Args:
         inner: torchvision's.
@@ -95,7 +97,8 @@ class Moving:
             made = self.inner(shown)
         else:
             made = _plain(self.inner(_typed(shown)))
-        return {**made, **held} if held else made
+        made = {**made, **held} if held else made
+        return _without_lost(made, values, 0.0 if self.fixed else LEAST)
 
 
 @define(eq=False)
@@ -137,6 +140,43 @@ def _plain(values: Any) -> Any:
         mask = made["mask"]
         made["mask"] = (mask - 1).masked_fill(mask == 0, IGNORE)
     return made
+
+
+def _without_lost(made: Any, before: Mapping[str, Any], least: float) -> Any:
+    """Return a sample or batch without the objects whose boxes a transform has cut away, to less than ``least`` pixels.
+
+    Where it took out objects itself, or is made of others, which have done so, nothing is left to do.
+    """
+    if not isinstance(made, Mapping) or "boxes" not in before or "boxes" not in made:
+        return made
+    listed = isinstance(made["boxes"], list)
+    pairs = zip(before["boxes"], made["boxes"], strict=True) if listed else [(before["boxes"], made["boxes"])]
+    kept = [_kept(*pair, least) for pair in pairs]
+    if all(which is None or bool(which.all()) for which in kept):
+        return made
+    cut = dict(made)
+    for key in RAGGED & made.keys():
+        values = made[key] if listed else [made[key]]
+        chosen = [_chosen(value, which) for value, which in zip(values, kept, strict=True)]
+        cut[key] = chosen if listed else chosen[0]
+    return cut
+
+
+def _kept(before: Tensor, after: Tensor, least: float) -> Tensor | None:
+    """Return, bool (M,), which boxes (M, 4) have something left, and ``least`` pixels if they had; None if unknown."""
+    if before.shape != after.shape or before.shape[1:] != (4,):
+        return None
+    was, left = (boxes.as_subclass(Tensor)[:, 2:] - boxes.as_subclass(Tensor)[:, :2] for boxes in (before, after))
+    lost = ((left <= 0) | ((left < least) & (was >= least))).any(dim=1)
+    return ~(lost & (was > 0).all(dim=1))
+
+
+def _chosen(value: Tensor, which: Tensor | None) -> Tensor:
+    """Return those entries that the bool tensor (M,) says; all if there is none, or it is of another number."""
+    if which is None or len(value) != len(which):
+        return value
+    chosen = value.as_subclass(Tensor)[which]
+    return wrap(chosen, like=value) if isinstance(value, TVTensor) else chosen
 
 
 def _each(function: Callable[[Tensor], Tensor], value: Any) -> Any:

@@ -45,6 +45,8 @@ class _Warp(Move):
 class RandomAffine(_Warp):
     """Turns, shifts, scales and shears images about their centre.
 
+    Objects that it leaves less than a pixel of are taken out of the sample.
+
     Args:
         degrees: by how much to turn at most, to either side, or from least to most; positive is clockwise.
         translate: by how much to shift at most, to either side: shares of the width and of the height.
@@ -108,6 +110,8 @@ class RandomAffine(_Warp):
 @define(kw_only=True, eq=False)
 class RandomRotation(_Warp):
     """Turns images about their centre.
+
+    Objects that it leaves less than a pixel of are taken out of the sample.
 
     Args:
         degrees: by how much at most, to either side, or from least to most; positive is anticlockwise.

@@ -25,6 +25,8 @@ STEPS = 1 << 14  # of a weight: sums of bytes with such weights are exact in flo
 class RandomCrop(Move):
     """Cuts out a piece of a given size at a random place, of the image with a border around it.
 
+    Objects that it leaves less than a pixel of are taken out of the sample.
+
     Args:
         size: height and width of the piece in pixels.
         padding: width of the border in pixels: one number, (left and right, top and bottom) or (left, top, right,
@@ -123,6 +125,8 @@ def pick(values: Tensor, place: Tensor) -> Tensor:
 @define(kw_only=True, eq=False)
 class RandomResizedCrop(Move, OfPart):
     """Cuts out a piece of random area and shape, and resizes it.
+
+    Objects that it leaves less than a pixel of are taken out of the sample.
 
     Source: Szegedy et al., "Going Deeper with Convolutions", 2015.
 
