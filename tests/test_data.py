@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import visreg.data
 from visreg.data import DataInfo, batch_length, collate, data_root, split, to_device
 from visreg.errors import DataError
+
+
+def test_the_table_of_keys_is_plain_text():
+    assert "@" not in visreg.data.__doc__
 
 
 def test_collate_keeps_ragged_keys_as_lists():

@@ -3,10 +3,8 @@
 A *sample* is one example and a *batch* is many. Both, and predictions too, are plain dicts with these keys:
 
 ========  ==================  =====================  ==================================================
-    @property
 key       in a sample         in a batch             meaning
 ========  ==================  =====================  ==================================================
-    @property
 image     uint8 (C, H, W)     uint8 (N, C, H, W)     pixels 0..255; floats are taken to be 0..1 already
 clip      uint8 (T, C, H, W)  uint8 (N, T, C, H, W)  frames of a video in order, where there is no image; else like it
 label     int64 ()            int64 (N,)             class index of the whole image or clip
@@ -22,7 +20,6 @@ index     int                 int64 (N,)             the sample's place in its d
 scores    (predictions only)  float32 (N, C)         probability of each class of the whole image; where a ``mask`` is
                                                      predicted, of each pixel: (N, C, H, W)
 ========  ==================  =====================  ==================================================
-    @property
 
 Predicted ``boxes``, ``labels`` and ``masks`` are as in a batch, K found in each image, and ``scores`` is then a list
 of N float32 (K,), the best first: how sure each of them is. `visreg.objects` checks what belongs to objects. Of a model
