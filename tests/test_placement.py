@@ -115,6 +115,10 @@ def test_transforms_that_lose_the_boxes_cannot_be_traced():
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (64, 1)])
 def test_images_of_few_pixels_are_no_trouble(size):
     assert made([], *size)[1].is_identity
+    placement = made([{"type": "Resize", "size": [96, 80]}], *size)[1]
+    wanted = Placement(Axis(size[1], 80, 80 / size[1]), Axis(size[0], 96, 96 / size[0]))
+    probe = torch.tensor([[8.0, 24, 40, 96]])
+    assert torch.allclose(placement.boxes(probe), wanted.boxes(probe))
 
 
 def test_a_box_beyond_the_original_has_no_area():

@@ -178,6 +178,21 @@ def test_what_cannot_be_put_back_is_refused_with_advice(segmenter, photos, capsy
     assert "val.transforms: what they do to the place of things cannot be undone" in capsys.readouterr().err
 
 
+def test_an_image_of_odd_size_does_not_keep_the_others_from_being_done(segmenter, photos):
+    """Where a crop shows too little of one to tell where it is, that one is named."""
+    for name, size in (("dot", (1, 1)), ("line", (1, 50)), ("long", (4000, 32))):
+        Image.new("RGB", size).save(photos / f"{name}.png")
+    assert run("predict", segmenter, photos, "--out", "all", "--set", f"val.transforms=[{RESIZE}]") == 0
+    rows = {Path(row["file"]).name: row for row in results(Path("all"))["images"]}
+    assert read_mask(Path("all", rows["dot.png"]["mask"])).shape == (1, 1)
+    assert read_mask(Path("all", rows["line.png"]["mask"])).shape == (50, 1)
+    cut = 'val.transforms=[dict(type="CenterCrop", size=32)]'
+    assert run("predict", segmenter, photos, "--out", "out", "--set", cut) == 3
+    rows = {Path(row["file"]).name: row for row in results(Path("out"))["images"]}
+    assert [name for name, row in rows.items() if "error" in row] == ["long.png"]
+    assert "in an image of 32×4000, what they do to the place of things cannot be undone" in rows["long.png"]["error"]
+
+
 def test_any_image_file_can_be_given(detector, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 4), dtype=np.uint8)

@@ -11,7 +11,7 @@ from torch.nn.functional import grid_sample
 
 from visreg.data import IGNORE, Sample
 
-LINES = 64  # at most, that an image is cut along, each way
+LINES = 4, 64  # at least and at most, that an image is cut along, each way
 TOLERANCE = 0.02  # pixels that a line may be off
 AT_ONCE = 1 << 24  # values that are sampled at once
 
@@ -121,7 +121,7 @@ def traced(sample: Sample, height: int, width: int) -> Placement | None:
 
 
 def _lines(length: int) -> list[float]:
-    count = min(LINES, length)
+    count = min(max(length, LINES[0]), LINES[1])
     return [length * number / count for number in range(count + 1)]
 
 

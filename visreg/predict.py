@@ -56,7 +56,7 @@ def predict_files(
 
     Raises:
         ResourceError: if the results cannot be written.
-        ConfigError: if what is found in an image cannot be traced back to it.
+        ConfigError: if what is found cannot be traced back to any image.
     """
     rows: dict[int, dict[str, Any]] = {}
     names = Names(out, kept=files)
@@ -73,7 +73,11 @@ def predict_files(
                 rows |= {seen.place: _failed(files[seen.place], error) for seen in group}
                 continue
             for seen, predicted in zip(group, predictions, strict=True):
-                found = predictor.original(predicted, seen, threshold)
+                try:
+                    found = predictor.original(predicted, seen, threshold)
+                except DataError as error:
+                    rows[seen.place] = _failed(files[seen.place], error)
+                    continue
                 data = _write_pictures(found, seen, predictor.info, out / stems[seen.place], top)
                 rows[seen.place] = {"file": str(files[seen.place]), **data}
                 _tell(len(rows), files[seen.place], found, predictor.info)

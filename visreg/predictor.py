@@ -23,9 +23,11 @@ from visreg.misfit import TO_USE, check_form
 from visreg.placement import Axis, Placement, probes, traced
 from visreg.runner import Runner
 from visreg.samples import Samples
+from visreg.transform import transform_sample
 
 logger = logging.getLogger("visreg")
 
+ORDINARY = 512  # pixels, each way, of an image in no way peculiar
 WAITING = 1 << 28  # bytes of images that may wait for others of their size
 
 
@@ -222,15 +224,26 @@ class Predictor:
         """Return what was found in pixels of the original image.
 
         Raises:
-            ConfigError: if it has a place, and nobody can tell where that is in the original.
+            DataError: if it has a place, and nobody can tell where that is in this original.
+            ConfigError: if nobody could in any.
         """
-        placement = seen.placement
+        placement, (height, width) = seen.placement, seen.image.shape[1:]
         if placement is None and has_places(found):
             message = "what they do to the place of things cannot be undone, so nothing can be drawn into the original"
+            if self._undoes():
+                raise DataError(f"{self.split}.transforms: in an image of {height}×{width}, {message}")
             advice = f"predict without: --set '{self.split}.transforms=[…]' with those that only resize, crop or pad"
             raise ConfigError([Problem(f"{self.split}.transforms", f"{message}; {advice}")])
-        height, width = seen.image.shape[1:]
         return in_original(found, placement or Placement(Axis(width, width), Axis(height, height)), threshold)
+
+    def _undoes(self) -> bool:
+        """Return whether what the transforms do to an ordinary image can be undone."""
+        blank = torch.zeros(1 if self.mode == "L" else 3, ORDINARY, ORDINARY, dtype=torch.uint8)
+        try:
+            sample = transform_sample({"image": blank, **probes(ORDINARY, ORDINARY)}, self.transforms, 0)
+            return traced(sample, ORDINARY, ORDINARY) is not None
+        except Exception:  # as in `_seen`
+            return False
 
 
 def _mode(runner: Runner, info: DataInfo, split: str) -> Mode:
