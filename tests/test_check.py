@@ -310,6 +310,48 @@ def test_a_run_that_rolls_back_must_save():
     assert problems({**values, "default_hooks": [], "hooks": [{"type": "Checkpoint"}]}) == []
 
 
+FOLD = {"type": "KFold", "dataset": {"type": "Digits"}, "folds": 4, "part": "train"}
+
+
+def divided(train, val):
+    """Return the small config with other datasets."""
+    return {**SMALL, "train": {"dataset": train, "batch_size": 64}, "val": {"dataset": val, "batch_size": 64}}
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "where", "message"),
+    [
+        ({}, {"fold": 2}, "val.dataset.fold", "is 2, and 0 in train.dataset, so that they share samples"),
+        ({"seed": 1}, {}, "val.dataset", "seed is 0, and 1 in train.dataset"),
+        ({"stratify": True}, {"stratify": False}, "val.dataset.stratify", "is False, and True in train.dataset"),
+        ({}, {"folds": 5}, "val.dataset.folds", "is 5, and 4 in train.dataset"),
+        ({}, {"part": "train"}, "val.dataset.part", "is 'train' in train.dataset too"),
+    ],
+)
+def test_finds_folds_that_share_samples(train, val, where, message):
+    train, val = {**FOLD, **train}, {**FOLD, "part": "val", **val}
+    for dataset, first in ((train, ""), ({"type": "Repeat", "times": 2, "dataset": train}, ".dataset")):
+        ((path, found),) = problems(divided(dataset, val))
+        assert path == where
+        assert message.replace("train.dataset", f"train.dataset{first}") in found
+
+
+def test_folds_of_other_data_and_of_folds_share_nothing():
+    whole = {**FOLD, "fold": 1}
+    right = divided({**FOLD, "dataset": whole}, {**FOLD, "part": "val", "dataset": whole})
+    right["test"] = {"dataset": {**whole, "part": "val"}, "batch_size": 64}
+    other = {**FOLD, "dataset": {"type": "Digits", "train": False}, "fold": 2, "part": "val"}
+    assert problems(right) == problems(divided(FOLD, other)) == []
+
+
+@pytest.mark.parametrize("name", ["Repeat", "ClassBalanced", "Mosaic", "CopyPaste"])
+def test_folds_are_not_made_of_what_repeats_or_mixes(name):
+    inner = {"type": "Concat", "datasets": [{"type": name, "dataset": {"type": "Digits"}}]}
+    found = problems(changed("train.dataset", {**FOLD, "dataset": inner}))
+    message = f"{name} makes samples that would be in several folds; put KFold inside of {name}"
+    assert ("train.dataset.dataset", message) in found
+
+
 def test_very_many_mistakes_are_as_well_mistakes():
     with pytest.raises(ConfigError) as caught:
         check_config(config_from({**SMALL, **{f"k{number}": 1 for number in range(2000)}}))

@@ -8,12 +8,15 @@ from typing import Any
 
 import attrs
 
-from visreg.config import ConfigPath
+from visreg.config import ConfigPath, show_path
 from visreg.errors import nearest
-from visreg.registry import SCHEDULES
+from visreg.options import options_of
+from visreg.registry import DATASETS, SCHEDULES
 from visreg.schema import DEFAULT_HOOKS, Schema
 
 Found = Iterator[tuple[ConfigPath, str]]
+FOLDING = ("folds", "fold", "stratify", "seed")  # what must be the same for two parts to be of the same folds
+MANIFOLD = frozenset({"ClassBalanced", "CopyPaste", "Mosaic", "Repeat"})  # a sample of theirs is not one of the whole
 ONLY_ONE = frozenset({"Checkpoint", "Console", "EMA", "MetricsLog", "Profiler", "TensorBoard"})
 
 
@@ -31,6 +34,7 @@ def contradictions(values: Mapping[str, Any]) -> Found:
             yield from _contradictions_of_sampler(name, section)
         if isinstance(section, Mapping) and section.get("in_memory") is True and section.get("cache") == "ram":
             yield (name, "cache"), f"of no use, since {name}.in_memory=True holds the samples in memory; remove it"
+    yield from _contradictions_of_folds(values)
     schedule = values.get("schedule")
     for index, spec in enumerate(schedule if isinstance(schedule, (list, tuple)) else [schedule]):
         if isinstance(spec, Mapping):
@@ -49,6 +53,45 @@ def _contradictions_of_sampler(name: str, section: Mapping[str, Any]) -> Found:
         yield (name, "sampler"), "of no use, since an evaluation takes every sample once; remove it"
     elif section.get("shuffle") is not None:
         yield (name, "shuffle"), "contradicts train.sampler, which decides the order; remove one of them"
+
+
+def _contradictions_of_folds(values: Mapping[str, Any]) -> Found:
+    """Yield the mistakes by which what is trained on would also be evaluated on."""
+    folds = {name: [*_folds_in(values.get(name), (name,))] for name in ("train", "val", "test")}
+    for path, fold in (each for found in folds.values() for each in found):
+        for name in MANIFOLD & {*_types_in(fold.get("dataset"))}:
+            yield (*path, "dataset"), f"{name} makes samples that would be in several folds; put KFold inside of {name}"
+    pairs = [(one, other) for one in folds["train"] for name in ("val", "test") for other in folds[name]]
+    known = options_of(DATASETS.get("KFold")) if pairs else {}
+    for (train_path, train), (path, fold) in pairs:
+        if train.get("dataset") != fold.get("dataset"):
+            continue
+        first = show_path(train_path)
+        wrong = [(name, *(spec.get(name, known[name].default) for spec in (fold, train))) for name in FOLDING]
+        for name, mine, theirs in wrong:
+            if mine != theirs:
+                advice = f"is {mine!r}, and {theirs!r} in {first}, so that they share samples; make them the same"
+                yield (*path, *[name] * (name in fold)), advice if name in fold else f"{name} {advice}"
+        if train.get("part") == fold.get("part") and "part" in fold:
+            yield (*path, "part"), f"is {fold['part']!r} in {first} too, so that they share samples; give each its own"
+
+
+def _folds_in(value: Any, path: ConfigPath) -> Iterator[tuple[ConfigPath, Mapping[str, Any]]]:
+    """Yield the path and the spec of each KFold in a part of a config that is not inside of another."""
+    if isinstance(value, Mapping) and value.get("type") == "KFold":
+        yield path, value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _folds_in(item, (*path, key))
+
+
+def _types_in(value: Any) -> Iterator[str]:
+    """Yield the type of each spec in a part of a config."""
+    if isinstance(value, Mapping) and isinstance(value.get("type"), str):
+        yield value["type"]
+    if isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _types_in(item)
 
 
 def _contradictions_of_run(values: Mapping[str, Any]) -> Found:

@@ -113,7 +113,7 @@ class KFold(Selection):
     """One fold of a dataset to evaluate on, or the others to train on, as in cross-validation.
 
     Every sample is in one fold, and the folds are of one size but for a sample. Give ``train`` and ``val`` of a config
-    the same options, apart from ``part``.
+    the same options, apart from ``part``. What repeats or mixes samples, such as `Repeat`, goes around this.
 
     Args:
         dataset: the whole.
