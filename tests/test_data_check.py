@@ -25,7 +25,7 @@ def sample(**changes):
         "mask": torch.full((8, 10), 255),
         "boxes": torch.tensor(BOXES),
         "labels": torch.tensor([0, 2]),
-        "masks": torch.zeros(2, 8, 10, dtype=torch.bool),
+        "masks": torch.ones(2, 8, 10, dtype=torch.bool),
         "index": 3,
     }
     return {**good, **changes}
@@ -67,8 +67,12 @@ PROBLEMS = [
     ({"boxes": torch.zeros(2, 4).long()}, "boxes: expected torch.float32"),
     ({"labels": torch.tensor([0, 9])}, "labels: 9 is not below 3"),
     ({"labels": torch.tensor([0])}, "labels: are 1 for 2 boxes"),
-    ({"masks": torch.zeros(2, 8, 9).bool()}, "masks: are 8×9, and the image is 8×10"),
+    ({"masks": torch.ones(2, 8, 9).bool()}, "masks: are 8×9, and the image is 8×10"),
     ({"masks": torch.zeros(1, 8, 10).bool()}, "masks: are 1 for 2 boxes"),
+    (
+        {"masks": torch.arange(2)[:, None, None].expand(2, 8, 10).bool()},
+        "number 0 is empty, and its box is [1, 2, 5, 6]",
+    ),
     ({"crowd": torch.zeros(3).bool()}, "crowd: are 3 for 2 boxes"),
     ({"crowd": torch.zeros(2)}, "crowd: expected torch.bool of 1 dimensions"),
     ({"area": torch.ones(1)}, "area: are 1 for 2 boxes"),

@@ -137,6 +137,11 @@ def _masks(masks: Tensor, sample: Sample, classes: int) -> Iterator[str]:
     if size and tuple(masks.shape[1:]) != size:
         yield f"are {masks.shape[1]}×{masks.shape[2]}, and the image is {size[0]}×{size[1]}"
     yield from _one_each(masks, sample, classes)
+    boxes = sample.get("boxes")
+    if isinstance(boxes, Tensor) and boxes.shape == (len(masks), 4):
+        for number in (~masks.flatten(1).any(dim=1)).nonzero().flatten().tolist():
+            if box_problem(boxes[number].tolist(), None) is None:
+                yield f"number {number} is empty, and its box is {show_box(boxes[number].tolist())}"
 
 
 def _size(sample: Sample) -> tuple[int, ...]:

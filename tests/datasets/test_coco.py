@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 import torch
@@ -99,10 +100,35 @@ def test_masks_are_drawn(root):
 def test_a_segmentation_that_is_none_is_named(root):
     pytest.importorskip("faster_coco_eval")
     values = content()
-    values["annotations"][0]["segmentation"] = None
+    values["annotations"][1]["segmentation"]["counts"] = [-3, "x"]
     write(root, values)
-    with pytest.raises(DataError, match=r"000000000009\.jpg: the segmentation of object 0 cannot be drawn"):
+    with pytest.raises(DataError, match=r"000000000009\.jpg: the segmentation of object 1 cannot be drawn"):
         dataset(root, masks=True)[0]
+
+
+def test_what_no_mask_can_be_drawn_from_is_found_at_opening_where_there_are_to_be_masks(root):
+    values = content()
+    faults = {
+        "has no segmentation; masks=True needs one": [None, []],
+        "each polygon .* x and y of 3 corners or more": [[[1, 2, 3]], [SQUARE[0][:7]], [[]], SQUARE[0], [*SQUARE, "x"]],
+        "is neither polygons nor run lengths": ["square", {"counts": [3, 4]}],
+    }
+    parts = [(part, segmentation) for part, segmentations in faults.items() for segmentation in segmentations]
+    sound = values["annotations"][2]
+    values["annotations"] += [{**sound, "id": 90 + at, "segmentation": each} for at, (_, each) in enumerate(parts)]
+    values["annotations"].append({key: sound[key] for key in ("image_id", "category_id", "bbox")} | {"id": 50})
+    values["images"][0]["file_name"] = "gone.jpg"
+    write(root, values)
+    with pytest.raises(DataError) as raised:
+        dataset(root, masks=True)
+    first, *found = raised.value.mistakes
+    assert "gone.jpg" in first
+    wanted = [f"annotation {90 + at} .*{part}" for at, (part, _) in enumerate(parts)]
+    for pattern, mistake in zip([*wanted, "annotation 50 has no segmentation"], found, strict=True):
+        assert re.search(rf"val\.json: {pattern}", mistake)
+    with pytest.raises(DataError) as raised:
+        dataset(root)
+    assert len(raised.value.mistakes) == 1
 
 
 def test_images_without_objects_can_be_left_out(root):
@@ -156,7 +182,7 @@ def test_boxes_without_area_are_left_out_and_told_of(root, caplog):
     with caplog.at_level(logging.WARNING, logger="visreg"):
         coco = dataset(root)
     assert coco[0]["labels"].tolist() == [0]
-    assert "left out 1 boxes without area, of annotation 7" in caplog.text
+    assert caplog.text.endswith("left out 1 box without area, of annotation 7\n")
 
 
 def test_classes_can_be_held_against_the_file(root):
@@ -193,6 +219,15 @@ def changed(path, value):
         (changed(["annotations", 2, "bbox"], ["1", 2, 3, 4]), r"annotation 9: 'bbox' must be four numbers"),
         (changed(["annotations", 2, "bbox"], [5, 5, 40, 3]), r"annotation 9: its box \[5, 5, 45, 8\].* reaches out"),
         (changed(["annotations", 2, "bbox"], [5, 5, float("nan"), 3]), "annotation 9: its box .* is not finite"),
+        (
+            changed(["annotations", 2, "bbox"], [5, 5, -4, 3]),
+            r"annotation 9: its 'bbox' \[5, 5, -4, 3\] has a negative",
+        ),
+        (
+            changed(["annotations", 2, "bbox"], [5, 5, 4, -3]),
+            r"annotation 9: its 'bbox' \[5, 5, 4, -3\] has a negative",
+        ),
+        (changed(["categories", 1, "name"], "dog"), "2 categories have the name 'dog'; rename them"),
         (changed(["annotations", 2, "id"], 7), "another of the annotations has its id, 7"),
         (changed(["images", 2, "file_name"], "gone.jpg"), "annotates an image that is not in .*val2017: gone.jpg"),
         (changed(["images"], []), "annotation 7 is of image 9"),

@@ -66,7 +66,7 @@ def test_classes_are_known_before_anything_is_read():
     ("text", "message"),
     [
         ("<annotation><size>", "cannot be read as XML"),
-        (None, "cannot be read as XML: .*No such file"),
+        (None, "no such file, and the image set 'train' lists it"),
         ("<annotation></annotation>", "found no 'size/width'"),
         (xml(("dgo", 0, (1, 1, 2, 2))), "object 0 is a 'dgo', no class; did you mean 'dog'"),
         (xml(("dog", 0, (1, 1, "x", 2))), "object 0: found 'x', which is no number, as 'bndbox/xmax'"),
@@ -79,6 +79,12 @@ def test_a_damaged_file_is_named_with_what_is_wrong(folder, text, message):
     file.unlink() if text is None else file.write_text(text)
     with pytest.raises(DataError, match=rf"000002\.xml: {message}"):
         dataset(folder)
+
+
+def test_an_image_of_another_size_is_named(folder):
+    Image.new("RGB", (20, 30)).save(folder / "JPEGImages/000001.jpg")
+    with pytest.raises(DataError, match=r"000001\.jpg: is 30×20, but its annotation says 20×30"):
+        dataset(folder)[0]
 
 
 def test_missing_files_are_named(folder):

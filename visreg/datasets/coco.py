@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from attrs import define, field
 from attrs.validators import and_, deep_iterable, instance_of, min_len, optional
-from torch import Tensor
 
 from visreg.data import Sample
 from visreg.datasets.annotated import (
@@ -22,8 +21,10 @@ from visreg.datasets.annotated import (
     missing_images,
     with_objects,
 )  # fmt: skip
+from visreg.datasets.coco_masks import drawn, without_mask
 from visreg.datasets.files import DamagedError, located
 from visreg.errors import DataError, suggest
+from visreg.objects import show_box
 
 logger = logging.getLogger("visreg")
 
@@ -77,13 +78,15 @@ class CocoDetection(AnnotatedImages):
         content = _content(file)
         categories = sorted(content["categories"], key=lambda each: (str(type(each["id"])), each["id"]))
         names = tuple(str(category["name"]) for category in categories)
+        damages = Damages(_alike(file, names))
         if self.classes is not None and tuple(self.classes) != names:
             raise DataError(f"{file}: its categories are {', '.join(names)}; the config says {', '.join(self.classes)}")
         labels = {category["id"]: label for label, category in enumerate(categories)}
-        damages = Damages()
         with damages.noted():
             missing_images(file, folder, [image["file_name"] for image in content["images"]])
         objects = _by_image(file, content, labels, damages)
+        if self.masks:
+            damages.mistakes += without_mask(file, content["annotations"])
         held = [_annotated(file, folder, image, objects[image["id"]], labels, damages) for image in content["images"]]
         damages.end()
         self._warn(file, objects, held)
@@ -97,12 +100,13 @@ class CocoDetection(AnnotatedImages):
         if lost:
             every = (each for group in objects.values() for each in group)
             ids = [str(each["id"]) for each in every if min(each["bbox"][2:]) <= 0][:NAMED_AT_ONCE]
-            logger.warning("%s: left out %d boxes without area, of annotation %s…", file, lost, ", ".join(ids))
+            count, named = f"{lost} box{'es' * (lost > 1)}", ", ".join(ids) + "…" * (lost > len(ids))
+            logger.warning("%s: left out %s without area, of annotation %s", file, count, named)
 
     def __getitem__(self, index: int) -> Sample:
         sample = AnnotatedImages.__getitem__(self, index)
         if self.masks:
-            sample["masks"] = _masks(self.held[index], *sample["image"].shape[1:])
+            sample["masks"] = drawn(self.held[index], *sample["image"].shape[1:])
         return sample
 
 
@@ -166,9 +170,21 @@ def _by_image(
             damages.mistakes.append(f"{where} is of category {category}, which is not among the categories")
         if len(box) != 4 or not all(isinstance(side, (int, float)) for side in box):
             damages.mistakes.append(f"{where}: 'bbox' must be four numbers (x, y, width, height), found {box!r}")
+        elif min(box[2:]) < 0:
+            problem = "has a negative side; COCO's are x, y, width, height"
+            damages.mistakes.append(f"{where}: its 'bbox' {show_box(box)} {problem}")
         if len(damages.mistakes) == before:
             found[image].append(annotation)
     return found
+
+
+def _alike(file: Path, names: Sequence[str]) -> list[str]:
+    """Return what is wrong with the names of the categories, which scores and pictures tell them apart by."""
+    counts = Counter(names)
+    advice = "rename them, or take out those that are of no annotation"
+    return [
+        f"{file}: {count} categories have the name {name!r}; {advice}" for name, count in counts.items() if count > 1
+    ]
 
 
 def _annotated(
@@ -197,29 +213,3 @@ def _annotated(
         segmentations=[each.get("segmentation") for each in kept],
         size=(int(height), int(width)),
     )
-
-
-def _masks(annotated: Annotated, height: int, width: int) -> Tensor:
-    """Return the masks, bool (M, height, width), of polygons or run lengths.
-
-    Raises:
-        DataError: if one is missing or cannot be drawn, or faster-coco-eval is not installed.
-    """
-    try:
-        from faster_coco_eval import mask as tools
-    except ImportError as error:
-        message = f'CocoDetection draws masks by faster-coco-eval ({error}); pip install "visreg[det]"'
-        raise DataError(message) from error
-    masks = torch.zeros(len(annotated.labels), height, width, dtype=torch.bool)
-    for place, segmentation in enumerate(annotated.segmentations):
-        try:
-            lengths = tools.segmToRle(segmentation, width, height)
-            mask = torch.from_numpy(tools.decode(lengths)).bool()
-        except Exception as error:  # whatever another library raises on what is no segmentation
-            where = f"{annotated.image}: the segmentation of object {place}"
-            raise DamagedError(f"{where} cannot be drawn: {type(error).__name__}: {error}") from error
-        if mask.shape != masks.shape[1:]:
-            found = "×".join(map(str, mask.shape))
-            raise DamagedError(f"{annotated.image}: the mask of object {place} is {found}, the image {height}×{width}")
-        masks[place] = mask
-    return masks

@@ -86,6 +86,8 @@ class VOCDetection(AnnotatedImages):
         file = folder / "Annotations" / f"{name}.xml"
         try:
             tree = ElementTree.parse(file).getroot()
+        except FileNotFoundError as error:
+            raise DamagedError(f"{file}: no such file, and the image set {self.image_set!r} lists it") from error
         except (OSError, ElementTree.ParseError) as error:
             raise DamagedError(f"{file}: cannot be read as XML: {error}") from error
         width, height = (_number(file, tree, f"size/{key}") for key in ("width", "height"))
