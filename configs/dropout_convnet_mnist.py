@@ -1,4 +1,4 @@
-"""Two 3×3 convolutions with dropout on MNIST, with Adam: 98.99 % after 5 epochs (one seed).
+"""Two 3×3 convolutions with dropout on MNIST, with Adam: 99.11 % after 5 epochs (one seed).
 
     python tools/train.py configs/dropout_convnet_mnist.py
 

@@ -1,4 +1,4 @@
-"""A LeNet on MNIST, with SGD and momentum: 98.92 % after 10 epochs (one seed).
+"""A LeNet on MNIST, with SGD and momentum: 98.95 % after 10 epochs (one seed).
 
 python tools/train.py configs/lenet_mnist.py
 """

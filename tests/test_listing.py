@@ -54,7 +54,7 @@ def test_shows_every_name_by_kind_and_origin(shown):
     for kind, registry in KINDS.items():
         assert f"{kind} ({len(list(registry))})\n" in text
         assert all(re.search(rf"[ :]{name}[\n *]", text) for name in registry), kind
-    assert f"  visreg {visreg.__version__}: ConvNet" in text
+    assert f"  visreg {visreg.__version__}: AirbenchNet ConvNet" in text
     assert re.search(r"  torch \d\S+: \S", text)
     assert "\x1b" not in text
 

@@ -41,9 +41,9 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
 
     Where there is none, they are the children of the model itself.
 
-    >>> inner = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    >>> list(blocks(nn.Sequential(inner, inner, nn.Linear(2, 2)))), list(blocks(inner))
-    (['0'], ['0', '1'])
+    >>> layers = nn.ModuleList([nn.TransformerEncoderLayer(8, 2), nn.TransformerEncoderLayer(8, 2), nn.Linear(8, 2)])
+    >>> list(blocks(layers)), list(blocks(nn.Sequential(nn.Linear(2, 2), nn.ReLU())))
+    (['0', '1'], ['0', '1'])
     """
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():

@@ -27,8 +27,8 @@ optimizer = dict(type="SGD", lr=0.1, momentum=0.9)
 schedule = dict(type="Cosine")
 hooks = [dict(type="SignalHook"), dict(type="EMA", decay=0.9), dict(type="EarlyStopping", monitor="drawn", patience=9)]
 default_hooks = [dict(type="Console"), dict(type="MetricsLog", every=2), dict(type="Checkpoint", keep=2)]
-train = dict(dataset=dict(type="SignalData", train=True), batch_size=4)
-val = dict(dataset=dict(type="SignalData", train=False), batch_size=8)
+train = dict(dataset=dict(type="SignalData", train=True), batch_size=4, workers=0)
+val = dict(dataset=dict(type="SignalData", train=False), batch_size=8, workers=0)
 run = dict(epochs=2, device="cpu")
 """
 PLACES = {  # where, at which step, and which step is saved

@@ -66,10 +66,10 @@ def test_a_name_of_ones_own_is_used_throughout(kind):
 @pytest.mark.parametrize("kind", ALL)
 def test_a_missing_key_is_named_with_a_proposal(kind):
     predictions, batch = outputs()
-    with pytest.raises(DataError, match=rf"{kind.__name__}: .*batch no 'label'; did you mean 'lable'"):
+    with pytest.raises(DataError, match=rf"{kind.__name__}: .*batch no 'label'; set key='lable'"):
         kind().update(predictions, {"lable": batch["label"]})
     wrong = {"lable": predictions["label"], "score": predictions["scores"]}
-    with pytest.raises(DataError, match=rf"{kind.__name__}: .*predictions no '(label|scores)'; did you mean"):
+    with pytest.raises(DataError, match=rf"{kind.__name__}: .*predictions no '(label|scores)'; (set key=|did you mean)"):
         kind().update(wrong, batch)
 
 
