@@ -69,7 +69,8 @@ def test_a_missing_key_is_named_with_a_proposal(kind):
     with pytest.raises(DataError, match=rf"{kind.__name__}: .*batch no 'label'; set key='lable'"):
         kind().update(predictions, {"lable": batch["label"]})
     wrong = {"lable": predictions["label"], "score": predictions["scores"]}
-    with pytest.raises(DataError, match=rf"{kind.__name__}: .*predictions no '(label|scores)'; (set key=|did you mean)"):
+    advice = rf"{kind.__name__}: .*predictions no '(label|scores)'; (set key=|did you mean)"
+    with pytest.raises(DataError, match=advice):
         kind().update(wrong, batch)
 
 
