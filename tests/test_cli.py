@@ -300,6 +300,18 @@ def test_a_closed_stdout_does_not_stop_training(small):
     assert load(newest(small))["step"] > 0
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["check {config}", "list models MLP", "explain {config} model", "--help"])
+def test_a_reader_that_has_seen_enough_ends_a_command_in_silence(small, words, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = command(*(word.format(config=small) for word in words.split()))
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("arguments", [("train", "{config}"), ("check", "{config}"), ("list",)])
 @pytest.mark.parametrize(("stdout", "code"), [(">&-", 0), (">/dev/full", 6)])
 def test_no_stdout_or_a_full_one_is_no_crash(small, arguments, stdout, code):

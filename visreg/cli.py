@@ -5,6 +5,7 @@ Nothing here imports torch before a command needs it, so that ``--help`` answers
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -22,14 +23,11 @@ from visreg.signals import Left
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that ``arguments``, by default the process's own, describe, and exit with its code."""
-    options = make_parser().parse_args(set_last(sys.argv[1:] if arguments is None else arguments))
-    if getattr(options, "data_root", None):
-        os.environ["VISREG_DATA"] = options.data_root
     log_to_stdout()
     try:
+        options = _parsed(sys.argv[1:] if arguments is None else arguments)
         code = options.run(options)
-        if (error := give_up_stdout()) is not None:
-            raise error
+        _end_stdout()
     except VisregError as error:
         code = _report(error)
     except Left as left:
@@ -41,16 +39,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if dist.is_main():
             _complain("interrupted")
     except OSError as error:
-        lost = give_up_stdout() is not None
+        unread = isinstance(give_up_stdout(), BrokenPipeError)
         if error.errno == errno.ENOSPC:
             code = _report(ResourceError(f"{error}; free some space"))
-        elif lost and isinstance(error, BrokenPipeError):
+        elif unread and isinstance(error, BrokenPipeError):
             code = 0  # it is `visreg list | head`
         else:
             raise
     finally:
         dist.leave()
     sys.exit(code)
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    try:
+        options = make_parser().parse_args(set_last(arguments))
+    except SystemExit:  # after --help
+        _end_stdout()
+        raise
+    if getattr(options, "data_root", None):
+        os.environ["VISREG_DATA"] = options.data_root
+    return options
+
+
+def _end_stdout() -> None:
+    """Make sure that all that was printed is written, unless nobody reads it."""
+    if (error := give_up_stdout()) is not None and not isinstance(error, BrokenPipeError):
+        raise error
 
 
 def _complain(message: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import select
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -82,7 +84,20 @@ def give_up_stdout() -> OSError | None:
         return None
     try:
         sys.stdout.flush()
+        if not _is_unread(sys.stdout):
+            return None
+        lost: OSError = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return error
-    return None
+        lost = error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return lost
+
+
+def _is_unread(stream: Any) -> bool:
+    """Return whether a stream is a pipe whose reader has gone, as of ``| head``; nothing need be waiting in it."""
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), 0)
+    except (OSError, ValueError):  # it is no file, as in a notebook
+        return False
+    return any(events & select.POLLERR for _, events in poll.poll(0))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,11 @@ def _tell(count: int, file: Path, found: Mapping[str, Any], info: DataInfo) -> N
     if count <= SHOWN:
         entries = entries_of(found, info)
         texts = [entry.text if entry.share is None else f"{entry.text} {entry.share:.3f}" for entry in entries]
-        print(f"{printable(file)}: {', '.join(texts)}".replace(":,", ":"), flush=True)
+        _print(f"{printable(file)}: {', '.join(texts)}".replace(":,", ":"))
     elif count == SHOWN + 1:
-        print("…", flush=True)
+        _print("…")
+
+
+def _print(text: str) -> None:
+    with suppress(BrokenPipeError):  # nobody need listen
+        print(text, flush=True)
