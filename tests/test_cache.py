@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -232,8 +233,53 @@ def test_a_full_disk_stops_nothing(root, monkeypatch):
     for _ in range(2):
         assert_same(samples.batch(KEYS)[0], expected)
     (line,) = kept.news()
-    assert "No space left on device: 3 of 10 samples are kept; no more will be" in line
+    assert "GiB of the disk would be left free: 3 of 10 samples are kept; no more will be" in line
     assert kept.news() == []
+    assert "would be left free: 3 of 10" in opened(root)[1].news()[0]  # at once
+
+
+def read_only(monkeypatch):
+    def refuse(path, flags, *args):
+        if flags & (os.O_RDWR | os.O_WRONLY) and str(path).endswith(".samples"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return plain(path, flags, *args)
+
+    plain = os.open
+    monkeypatch.setattr(os, "open", refuse)
+
+
+def test_what_can_only_be_read_is_read(root, monkeypatch):
+    expected = batch(root)
+    read_only(monkeypatch)
+    samples, kept = opened(root)
+    assert_same(samples.batch(KEYS)[0], expected)
+    assert kept.news() == []
+
+
+def test_what_cannot_be_added_is_told_at_once(root, monkeypatch):
+    expected = batch(root, kind=None, draft=False)
+    batch(root, keys=KEYS[:3])
+    read_only(monkeypatch)
+    samples, kept = opened(root)
+    assert "Read-only file system: 3 of 10 samples are kept; no more will be" in kept.news()[0]
+    assert_same(samples.batch(KEYS)[0], expected)
+    assert kept.news() == []
+
+
+def test_a_file_that_cannot_be_opened_is_named(root, monkeypatch):
+    batch(root)
+    path = next(cache_root().glob("*.samples"))
+    plain = os.open
+    refusal = PermissionError(errno.EACCES, "Permission denied")
+
+    def refuse(name, *args):
+        if str(name) == str(path):
+            raise refusal
+        return plain(name, *args)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(DataError, match=f"{path}: cannot be opened: Permission denied"):
+        opened(root)
 
 
 def test_a_cache_that_is_deleted_stops_nothing(root):
@@ -328,6 +374,28 @@ def test_it_is_told_and_used_to_hold_the_data_in_memory(root, caplog, monkeypatc
     assert "train: decoded samples are kept in " in caplog.text
     assert "where 10 of 10 are already" in caplog.text
     assert "begun anew, since the data or its decoder have changed" in caplog.text
+
+
+def test_what_is_damaged_is_not_called_changed(root, caplog):
+    with caplog.at_level(logging.INFO, logger="visreg"):
+        loaded(root, cache="disk")
+        path = next(cache_root().glob("*.samples"))
+        for content in (path.read_bytes()[: HEADER + 9], b"visreg" + bytes(300)):
+            path.write_bytes(content)
+            loaded(root, cache="disk")
+    assert caplog.text.count("begun anew, since it was damaged") == 2
+    assert "have changed" not in caplog.text
+
+
+def test_the_reason_not_to_hold_what_is_kept_in_memory_is_that(root, caplog):
+    for name in ("0", "2", "4", "6", "8"):
+        photo(400, 400).save(root / "a" / f"{name}.jpg")
+    with caplog.at_level(logging.INFO, logger="visreg"):
+        loaded(root, transforms=CROP, cache="ram")
+        assert "one by one: cache='ram' keeps them as they are decoded" in caplog.text
+        assert "draft=False" not in caplog.text
+        loaded(root, transforms=CROP)
+        assert "unless draft=False" in caplog.text
 
 
 def test_what_cannot_be_kept_is_a_mistake(root):

@@ -101,6 +101,13 @@ def test_what_a_schedule_waits_for_must_stay():
         assert [change.breaking for change in config_changes(old, tiny_config(schedule=schedule, **sections))] == [True]
 
 
+def test_where_samples_are_kept_makes_no_difference_and_is_shown():
+    disk, ram = tiny_config(train={"cache": "disk"}), tiny_config(train={"cache": "ram"})
+    assert config_changes(disk, ram) == []
+    assert "train.cache: (not given) → 'ram' (" in str(config_changes(BASE, ram)[0])
+    assert "train.cache: 'disk' → (not given) (" in str(config_changes(disk, BASE)[0])
+
+
 def state_of(config, step=3):
     return {"config": dumps_json(config), "step": step}
 

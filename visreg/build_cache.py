@@ -58,11 +58,13 @@ def open_cache(
         path, keeps = new_memory(digest, len(places))
         path = _shared(path)
         cache = Cache(path=path, memory=True, slots=slots, first=count, keeps=keeps)
+        cache.open()
         return cache, "decoded samples are kept in memory"
     safe = re.sub(r"[^\w.-]+", "_", name)
-    path, rebuilt = new_file(f"{safe}-{_digest(kept).hex()[:16]}.samples", digest, len(places))
+    path, changed = new_file(f"{safe}-{_digest(kept).hex()[:16]}.samples", digest, len(places))
     cache = Cache(path=path, slots=slots, first=count)
-    there = "which is begun anew, since the data or its decoder have changed" if rebuilt else ""
+    cache.open()
+    there = f"which is begun anew, since {changed}" if changed else ""
     there = there or f"where {cache.held():,} of {len(places):,} are already"
     return cache, f"decoded samples are kept in {path}, {there}"
 

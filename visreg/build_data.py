@@ -228,6 +228,8 @@ class DataBuilder:
             raise
         if dist.is_main():
             logger.info("%s: %s", split, told)
+            for line in cache.news():
+                logger.warning("%s: %s", split, line)
         return cache
 
     def _held(self, split: str, dataset: Dataset, transforms: Sequence[Transform], cache: Cache | None) -> Held | None:
@@ -243,7 +245,7 @@ class DataBuilder:
         else:
             try:
                 force, kept = section.in_memory is True, cache if section.cache == "disk" else None
-                found = hold(dataset, transforms, self.device, force, section.draft, kept)
+                found = hold(dataset, transforms, self.device, force, section.draft, kept, section.cache == "ram")
             except DataError as error:
                 if section.on_bad_sample == "error":
                     raise

@@ -25,15 +25,13 @@ from visreg.data import Sample
 from visreg.errors import DataError
 from visreg.machine import free_memory
 
-HEADER = (
-    64  # bytes: `MAGIC`, and what the samples were made of; the entries follow, one for each sample, and the records
-)
+HEADER = 64  # bytes: `MAGIC`, and what the samples were made of, with its checksum; the entries follow, and the records
 MAGIC = b"visreg samples 1"
 ENTRY = struct.Struct("<QQII")  # of a record: its place, its length, its checksum; and the checksum of the entry itself
 RESERVE = 1 << 30  # bytes of memory or of a disk that are left to others
 BETWEEN = 1 << 26  # bytes that a process writes before it looks again at how much room there is
 UNKNOWN, RIGHT, REPLACED = 0, 1, 2  # of a record in this run: not verified yet, verified, or damaged and made again
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG)
+LITTLE = 255  # in the place of an error's number: there is room, but it is to be left to others
 
 
 def cache_root() -> Path:
@@ -57,7 +55,7 @@ class Cache:
         slots: the entry of each sample, int64 (N,); a sample that comes twice has one.
         first: how many of the transforms the samples have passed through.
         states: by entry, what is known of its record, uint8, in memory that workers share; the last is of the whole:
-            the number of the error that there is no more room for.
+            the number of the error for which no more is kept, or `LITTLE`.
         keeps: what a file in memory lives as long as.
     """
 
@@ -84,6 +82,23 @@ class Cache:
         rows = bytearray(os.pread(self._file().entries, self.entries * ENTRY.size, HEADER))
         return int((torch.frombuffer(rows, dtype=torch.int64).view(-1, 3)[:, 1] != 0).sum()) if rows else 0
 
+    def open(self) -> None:
+        """Open the file; where samples cannot be added, and are to be, `news` says so.
+
+        Raises:
+            DataError: if it cannot be opened.
+        """
+        try:
+            file = self._file()
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be opened: {error.strerror}; remove it, or cache") from error
+        try:
+            file.make_sure_of_writing()
+            self._make_sure_of_room()
+        except OSError as error:
+            if self.held() < self.entries:
+                self._give_up(error)
+
     def get(self, index: int) -> Sample | None:
         """Return a sample, or None if it is not kept; its bytes are those of the file, and not to be written to."""
         try:
@@ -108,12 +123,14 @@ class Cache:
         """Keep a sample of tensors, if there is room."""
         if self.states[-1]:
             return
-        slot, file = int(self.slots[index]), self._file()
+        slot = int(self.slots[index])
         parts, _tensors = _packed(sample)  # which must live as long as their bytes are looked at
         length, checksum = sum(map(len, parts)), 0
         for part in parts:
             checksum = zlib.crc32(part, checksum)
         try:
+            file = self._file()
+            file.make_sure_of_writing()
             if file.written >= BETWEEN:
                 self._make_sure_of_room()
                 file.written = 0
@@ -135,7 +152,9 @@ class Cache:
             told.append(f"{self.path}: sample {', '.join(map(str, places))}{more} was damaged, and was decoded again")
             self.states[replaced] = RIGHT
         if self.states[-1] and not self._told:
-            reason = os.strerror(int(self.states[-1]))
+            number, where = int(self.states[-1]), "memory" if self.memory else "the disk"
+            little = f"less than {RESERVE >> 30} GiB of {where} would be left free"
+            reason = little if number == LITTLE else os.strerror(number)
             told.append(f"{self.path}: {reason}: {self.held()} of {self.entries} samples are kept; no more will be")
             self._told = True
         return told
@@ -143,10 +162,10 @@ class Cache:
     def _make_sure_of_room(self) -> None:
         free = free_memory() if self.memory else shutil.disk_usage(Path(self.path).parent).free
         if free - BETWEEN < RESERVE:
-            raise OSError(errno.ENOMEM if self.memory else errno.ENOSPC, "")
+            raise OSError(LITTLE, "")
 
     def _give_up(self, error: OSError) -> None:
-        self.states[-1] = min(error.errno or errno.EIO, 255)
+        self.states[-1] = min(error.errno or errno.EIO, LITTLE)
 
     def _file(self) -> _Opened:
         """Return the file, opened by this very process: a descriptor that two share would have one position."""
@@ -173,7 +192,8 @@ class _Opened(_Local):
     """A cache's file, opened by one process.
 
     Attributes:
-        entries: a descriptor to read and write entries with.
+        entries: a descriptor to read and write entries with. end: one to add records with.
+        refused: the error for which it can be read alone, such as a mount that is read-only.
         damaged: entries whose record turned out not to be what was written.
         written: bytes since somebody looked at how much room there is.
     """
@@ -181,8 +201,12 @@ class _Opened(_Local):
     def __init__(self, path: str) -> None:
         super().__init__()
         self.owner = -1
-        self.entries = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        self.end = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        self.refused: OSError | None = None
+        try:
+            self.entries = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            self.entries, self.refused = os.open(path, os.O_RDONLY | os.O_CLOEXEC), error
+        self.end = os.open(path, (os.O_RDONLY if self.refused else os.O_RDWR | os.O_APPEND) | os.O_CLOEXEC)
         self.owner = os.getpid()
         self.damaged: set[int] = set()
         self.lock = threading.Lock()
@@ -194,6 +218,11 @@ class _Opened(_Local):
         if self.map is None or start + length > len(self.map):
             self.map = mmap.mmap(self.entries, 0, access=mmap.ACCESS_COPY)
         return memoryview(self.map)[start : start + length] if start + length <= len(self.map) else None
+
+    def make_sure_of_writing(self) -> None:
+        """Raise the error for which it can be read alone, if so."""
+        if self.refused is not None:
+            raise self.refused
 
     def append(self, parts: Sequence[Any], length: int) -> int:
         """Write a record to the end of the file, in one go, and return where it is."""
@@ -240,8 +269,8 @@ def _unpacked(record: memoryview) -> Sample:
     return sample
 
 
-def new_file(name: str, digest: bytes, entries: int) -> tuple[str, bool]:
-    """Return the path of a cache on the disk, new or as it was left; and whether it was of other samples, and is new.
+def new_file(name: str, digest: bytes, entries: int) -> tuple[str, str]:
+    """Return the path of a cache on the disk, new or as it was left; and why one that was there is begun anew, if so.
 
     Args:
         name: of the file.
@@ -258,15 +287,15 @@ def new_file(name: str, digest: bytes, entries: int) -> tuple[str, bool]:
         lock = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)  # which ends with the process
-            known = path.exists()
-            if known and _is(path, header, entries):
-                return str(path), False
+            reason = _misfit(path, header, entries) if path.exists() else ""
+            if path.exists() and not reason:
+                return str(path), ""
             partial = path.with_name(f"{name}.partial")
             with partial.open("wb") as file:
                 file.write(header)
                 file.truncate(HEADER + entries * ENTRY.size)
             partial.replace(path)  # whoever has the other one open keeps it
-            return str(path), known
+            return str(path), reason
         finally:
             os.close(lock)
     except OSError as error:
@@ -288,9 +317,13 @@ def new_memory(digest: bytes, entries: int) -> tuple[str, _Local]:
 
 
 def _header(digest: bytes) -> bytes:
-    return (MAGIC + digest).ljust(HEADER, b"\0")
+    return (MAGIC + digest + struct.pack("<I", zlib.crc32(digest))).ljust(HEADER, b"\0")
 
 
-def _is(path: Path, header: bytes, entries: int) -> bool:
+def _misfit(path: Path, header: bytes, entries: int) -> str:
+    """Return why a file is not one of these samples, if so."""
     with path.open("rb") as file:
-        return file.read(HEADER) == header and os.fstat(file.fileno()).st_size >= HEADER + entries * ENTRY.size
+        found, size = file.read(HEADER), os.fstat(file.fileno()).st_size
+    if found != header and found == _header(found[len(MAGIC) : len(MAGIC) + 32]):
+        return "the data or its decoder have changed"
+    return "it was damaged" if found != header or size < HEADER + entries * ENTRY.size else ""

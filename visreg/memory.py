@@ -57,6 +57,7 @@ def hold(
     force: bool = False,
     draft: bool = True,
     cache: Cache | None = None,
+    whole_kept: bool = False,
 ) -> Held | str:
     """Return a dataset in memory, on ``device`` if it fits there, or why that cannot or should not be.
 
@@ -69,6 +70,7 @@ def hold(
         force: hold it even if it takes more than a share of the free memory.
         draft: let a JPEG be decoded at a fraction of its size where the first transform shrinks it so far.
         cache: keeps the samples as they are after the fixed transforms, which then need not be computed again.
+        whole_kept: whether whole images are kept elsewhere in memory, one by one.
 
     Raises:
         DataError: if a sample cannot be read.
@@ -85,7 +87,7 @@ def hold(
     if reason := first_obstacle(transforms, first):
         return reason
     if cache is None and (reason := _shrinking(first, transforms)):
-        return reason
+        return "cache='ram' keeps them as they are decoded" if whole_kept else reason
     fixed, rest = persist(dataset, 0, lambda: split_bytes(first, transforms))
     sample = persist(dataset, 0, lambda: transform_sample(first, fixed, 0))
     ragged = [key for key, value in sample.items() if key in RAGGED or not isinstance(value, Tensor)]

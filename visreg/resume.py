@@ -99,6 +99,20 @@ class Change:
         return f"{show_path(self.path)}: {self.old} → {self.new} ({self.reason})"
 
 
+class Cached(str):
+    """Where samples are kept, which makes no difference: each place is like any other, and unlike none."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cached)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+
 def check_config(state: Mapping[str, Any], config: Mapping[str, Any], override: bool = False) -> None:
     """Log what differs between the config that a checkpoint carries and the one to go on with.
 
@@ -157,7 +171,7 @@ def _normal(config: Mapping[str, Any]) -> dict[str, Any]:
                 key: value for key, value in normal[name].items() if value != defaults.get(key, attrs.NOTHING)
             }
     if isinstance(normal.get("train"), Mapping) and "cache" in normal["train"]:
-        normal["train"]["cache"] = "whichever"  # it makes no difference where samples are kept
+        normal["train"]["cache"] = Cached(normal["train"]["cache"])
     normal["schedule"] = _listed(normal.get("schedule"))
     listed = [*config.get("hooks", ())]
     types = {hook["type"] for hook in listed}
