@@ -183,6 +183,24 @@ def test_all_that_is_wrong_is_listed_at_once(workers, config, pets, capsys):
     assert "error: 4 things wrong with the data" in error
 
 
+OF_DATA = {
+    "model.num_classes=3": "model.num_classes: the model has 3 outputs for the 2 classes",
+    "schedule=dict(type='Cosine', warmup_steps=20)": "warmup_steps: 20 is the whole run of 3 steps; lower it",
+}
+
+
+@pytest.mark.parametrize("override", OF_DATA)
+def test_what_shows_once_the_data_is_open_is_said_as_train_says_it(override, config, pets, capsys, tmp_path):
+    assert run("train", config, "--set", override) == 2
+    assert OF_DATA[override] in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+    (pets / "train" / "cat" / "0.png").write_bytes(b"")
+    assert run("check", config, "--data", "--workers", 0, "--set", override) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[1:]] == ["train[0]", "train"]
+    assert OF_DATA[override] in lines[2]
+
+
 def test_a_sample_that_kills_its_worker_is_but_one_finding(config, capsys):
     faulty = "train.dataset=dict(type='Faulty')"
     assert run("check", config, "--data", "--workers", 2, "--set", faulty) == 3

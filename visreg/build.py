@@ -15,12 +15,14 @@ import torch
 from torch.nn.parameter import UninitializedParameter
 
 from visreg import dist
+from visreg.batching import Batching
 from visreg.build_data import DataBuilder
 from visreg.config import Config, show_path
 from visreg.data import DataInfo, Dataset, Transform
+from visreg.datasets.subsets import Subset
 from visreg.errors import ConfigError, Problem, ResourceError
 from visreg.gradient_checkpointing import checkpoint_gradients
-from visreg.loader import Loader
+from visreg.loader import Loader, SampleLoader
 from visreg.parts import groups_for, schedule_context
 from visreg.registry import (
     DATASETS,
@@ -62,8 +64,9 @@ def build_runner(
     builder = _Builder(config, plugin_files, weights)
     train_loader = builder.loader("train")
     val_loader = builder.loader("val") if builder.schema.val else None
-    work_dir = builder.work_dir()
-    return builder.runner(train_loader, val_loader, work_dir)
+    runner = builder.runner(train_loader, val_loader, builder.schema.work_dir(builder.config.file))
+    builder.make_work_dir()  # not before: a config can be refused
+    return runner
 
 
 def build_trainer(config: Config, plugin_files: Collection[Path] = (), loader: Loader | None = None) -> Runner:
@@ -112,8 +115,11 @@ def build_predictor(
 
 def build_samples(
     config: Config | Mapping[str, Any], plugin_files: Collection[Path] = ()
-) -> Iterator[tuple[str, Callable[[], tuple[Dataset, list[Transform]]]]]:
-    """Yield the name of each split, and what opens its dataset and makes its transforms.
+) -> Iterator[tuple[str, Callable[[], tuple[Dataset, list[Transform]]], Callable[[int], None]]]:
+    """Yield the name of each split, what opens its dataset and makes its transforms, and what then tries one sample.
+
+    To try one is to put together what trains on it, up to the first step, which shows mistakes of the config beside
+    such data. Of val and test nothing is tried: their classes are compared with train's as they are opened.
 
     Raises:
         ConfigError: if the config has mistakes.
@@ -121,13 +127,13 @@ def build_samples(
     builder = _Builder(config, plugin_files)
     for split in ("train", "val", "test"):
         if getattr(builder.schema, split) is not None:
-            yield split, partial(builder.samples, split)
+            yield split, partial(builder.samples, split), partial(builder.attempt, split)
 
 
 class _Builder(DataBuilder):
     """Builds the parts of one config, each failure with the place in the config that it comes from."""
 
-    def work_dir(self) -> Path:
+    def make_work_dir(self) -> None:
         """Make the run's folder and make sure that it can be written; leave no trace in one that is there."""
         folder = self.schema.work_dir(self.config.file)
         if dist.is_main():
@@ -144,7 +150,6 @@ class _Builder(DataBuilder):
                 logger.warning("%s: every user of this machine can write what is in it; chmod o-w", folder)
             elif os.geteuid() not in (0, found.st_uid):  # root is in a container, as a rule
                 logger.warning("%s: belongs to another user, who can change what is in it", folder)
-        return folder
 
     def task(self, loader: Loader | None) -> Task:
         """Return the task on its device, with initial weights that depend on the seed alone, tried on some data."""
@@ -189,17 +194,13 @@ class _Builder(DataBuilder):
 
     def runner(self, train_loader: Loader, val_loader: Loader | None, work_dir: Path) -> Runner:
         """Put the parts together."""
-        task = self.task(train_loader)
-        checkpoint_gradients(task.model, self.run.gradient_checkpointing)
-        params = groups_for(task, self.schema)
-        optimizer = self.build(OPTIMIZERS, self.schema.optimizer, ("optimizer",), params=params, **self._fused())
-        steps = len(train_loader)
-        total_steps = self.run.steps or (self.run.epochs or 0) * steps
+        task, steps = self.task(train_loader), len(train_loader)
+        optimizer, schedule, total_steps = self._learning(task, steps)
         eval_every = self.run.eval_every or (1 if self.run.epochs else steps)
         return Runner(
             task=task,
             optimizer=optimizer,
-            schedule=self.schedule(optimizer, total_steps, -(-total_steps // steps)),
+            schedule=schedule,
             train_loader=train_loader,
             val_loader=val_loader,
             total_steps=total_steps,
@@ -211,6 +212,36 @@ class _Builder(DataBuilder):
             work_dir=work_dir,
             **self._common(),
         )
+
+    def _learning(self, task: Task, steps: int) -> tuple[torch.optim.Optimizer, Schedule, int]:
+        """Return the optimizer, the schedules and how many steps to take, where an epoch has so many."""
+        checkpoint_gradients(task.model, self.run.gradient_checkpointing)
+        params = groups_for(task, self.schema)
+        optimizer = self.build(OPTIMIZERS, self.schema.optimizer, ("optimizer",), params=params, **self._fused())
+        total_steps = self.run.steps or (self.run.epochs or 0) * steps
+        return optimizer, self.schedule(optimizer, total_steps, -(-total_steps // steps)), total_steps
+
+    def attempt(self, split: str, index: int) -> None:
+        """Put together what trains on a split, if it is the one, and let it predict one of its samples.
+
+        Raises:
+            ConfigError: if the data, now that it is open, shows a mistake in the config.
+            DataError: if there is no whole batch in it.
+        """
+        if split != "train":
+            return
+        section, dataset = self.section(split), self.opened[split]
+        one = Subset(dataset=dataset, indices=[index])
+        one.open()
+        loader = SampleLoader(
+            dataset=one,
+            transforms=self.build_all(TRANSFORMS, section.transforms, (split, "transforms")),
+            batching=Batching(size=1, batch_size=1, train=False, seed=self.run.seed),
+            batch_transforms=self.build_all(TRANSFORMS, section.batch_transforms, (split, "batch_transforms")),
+            device=self.device,
+            workers=0,
+        )
+        self._learning(self.task(loader), len(self.batching(split, section, dataset)))
 
     def _fused(self) -> dict[str, bool]:
         """Return what makes an optimizer's step one operation on a GPU, which can also leave itself out there."""

@@ -87,7 +87,9 @@ class DataBuilder:
         return section
 
     def dataset(self, split: str) -> Dataset:
-        """Return the dataset of a split, opened."""
+        """Return the dataset of a split, opened, once."""
+        if split in self.opened:
+            return self.opened[split]
         section: DataConfig = getattr(self.schema, split)
         dataset: Dataset = self.build(DATASETS, section.dataset, (split, "dataset"))
         if not dataset.info.classes:

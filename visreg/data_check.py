@@ -19,7 +19,7 @@ from torch import Tensor
 from visreg.build import build_samples
 from visreg.config import Config, apply_overrides
 from visreg.data import IGNORE, RAGGED, DataInfo, Dataset, Sample, Transform, printable
-from visreg.errors import DataError, ResourceError
+from visreg.errors import ConfigError, DataError, ResourceError
 from visreg.objects import box_problem, show_box
 from visreg.options import options_of
 from visreg.registry import MODELS, Spec
@@ -236,11 +236,10 @@ def check_data(config: Config, plugin_files: Collection[Path] = (), workers: int
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     config = apply_overrides(config, ["run.device=cpu"])  # a GPU is not needed
     num_classes = _num_classes(config.values["model"])
-    classifies = config.values["task"]["type"] == "Classification"  # others may count a background
     seed = config.values.get("run", {}).get("seed", 0)
     shown, both = sys.stderr.isatty(), sys.stdout is not None and sys.stdout.isatty()
     with Progress(console=Console(stderr=True), transient=True, disable=not shown, redirect_stdout=both) as bar:
-        for split, opened in build_samples(config, plugin_files):
+        for split, opened, attempt in build_samples(config, plugin_files):
             try:
                 dataset, transforms = opened()
             except DataError as error:
@@ -250,13 +249,28 @@ def check_data(config: Config, plugin_files: Collection[Path] = (), workers: int
                 logger.warning("%s: %s is a stream: its samples are not looked at", split, dataset.info.name)
                 continue
             looker = _Looker(split=split, dataset=dataset, transforms=transforms, seed=seed, num_classes=num_classes)
-            classes = len(dataset.info.classes)
-            if classifies and num_classes and classes and classes != num_classes:
-                yield Finding(split, None, "", f"it has {classes} classes, and the model is for {num_classes}")
             if not len(dataset):
                 yield Finding(split, None, "", "the dataset is empty")
+                continue
             task = bar.add_task(split, total=len(dataset))
-            yield from looker.all(workers, partial(bar.advance, task))
+            bad = set()
+            for finding in looker.all(workers, partial(bar.advance, task)):
+                bad.add(finding.index)
+                yield finding
+            good = next((index for index in range(len(dataset)) if index not in bad), None)
+            mistakes = [] if good is None else _mistakes(partial(attempt, good))
+            yield from (Finding(split, None, "", mistake) for mistake in mistakes)
+
+
+def _mistakes(attempt: Callable[[], None]) -> Sequence[str]:
+    """Return what is wrong with the config beside the data."""
+    try:
+        attempt()
+    except ConfigError as error:
+        return [str(problem) for problem in error.problems]
+    except DataError as error:
+        return error.mistakes
+    return []
 
 
 def _num_classes(model: Spec) -> int:

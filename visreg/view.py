@@ -138,9 +138,6 @@ class _Viewer(DataBuilder):
         sections: dict[str, Any] = {split: section}
         self.schema = evolve(self.schema, **sections)
 
-    def dataset(self, split: str) -> Dataset:
-        return self.opened[split] if split in self.opened else super().dataset(split)
-
     def batching(self, split: str, section: DataConfig, dataset: Dataset) -> Batching:
         """Return the batches of the chosen samples; the random numbers of each are those of training."""
         if not len(dataset):
