@@ -26,6 +26,7 @@ RCNN = {
 }
 RESNET = {"type": "resnet18", "num_classes": 7}
 ADOPTED = {"type": "fasterrcnn_mobilenet_v3_large_fpn", "num_classes": 8, "min_size": 64, "max_size": 64}
+ENLARGING = {"type": "fasterrcnn_mobilenet_v3_large_fpn", "num_classes": 8}
 MASKS = {**RCNN["model"], "type": "MaskRCNN"}
 
 
@@ -41,7 +42,12 @@ def changed(values, **changes):
     return values
 
 
-@pytest.mark.parametrize("values", [YOLO, RCNN, changed(RCNN, model=ADOPTED)], ids=["dense", "own", "adopted"])
+MEANT = changed(RCNN, model={**ADOPTED, "min_size": 256, "max_size": 256})
+
+
+@pytest.mark.parametrize(
+    "values", [YOLO, RCNN, changed(RCNN, model=ADOPTED), MEANT], ids=["dense", "own", "adopted", "enlarging"]
+)
 def test_lets_right_configs_pass(values):
     assert problems(values) == []
 
@@ -64,7 +70,7 @@ def test_lets_right_configs_pass(values):
             "model.num_classes",
             "set num_classes=8 for the 7 classes",
         ),
-        (changed(RCNN, model={**ADOPTED, "min_size": 800, "max_size": 1333}), "model.min_size", "64×64 12.5 times"),
+        (changed(RCNN, model=ENLARGING), "model.min_size", "64×64 12.5 times"),
         (changed(YOLO, loss=None), "loss", "missing; YOLO computes none itself"),
         (changed(RCNN, loss={"type": "YOLOLoss"}), "loss", "FasterRCNN computes its own losses; remove it"),
         (changed(RCNN, task__mean=[0.5]), "task.mean", "set model.image_mean"),

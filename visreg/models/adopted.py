@@ -52,6 +52,8 @@ def _make(factory: Callable[..., Any], start: InitialWeights, **options: Any) ->
         # of what torchvision may do some day, to everybody who leaves init_weights as it is
         warnings.filterwarnings("ignore", "The default weight initialization of", FutureWarning)
         model: nn.Module = factory(**options)
+    if _is_torchvisions(factory):
+        vars(model)["given_options"] = frozenset(options)  # so that a task can tell what is meant from a default
     if isinstance(weights, str):
         start.take_file(model, weights)
     return model

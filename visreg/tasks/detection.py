@@ -177,8 +177,10 @@ class Detection(ImageTask):
         """Make sure that the model does not blow small images up, as torchvision's do to 800 pixels by default.
 
         Raises:
-            ConfigError: if it does.
+            ConfigError: if it does, and nobody has asked for it by giving ``min_size``.
         """
+        if "min_size" in getattr(self.model, "given_options", ()):
+            return
         transform = getattr(self.model, "transform", None)
         height, width = images.shape[-2:]
         sizes = getattr(transform, "min_size", None)
@@ -187,7 +189,8 @@ class Detection(ImageTask):
         least = min(min(sizes) / min(height, width), transform.max_size / max(height, width))  # type: ignore[union-attr]
         if least > MAX_ENLARGEMENT:
             problem = f"the model enlarges images of {height}×{width} {least:.3g} times before it looks at them"
-            advice = f"set min_size={min(height, width)} and max_size={max(height, width)}, or add a Resize"
+            advice = f"set min_size={min(height, width)} and max_size={max(height, width)}, add a Resize"
+            advice += f", or set min_size={min(sizes)} if it is meant"
             raise ConfigError([Problem("model.min_size", f"{problem}; {advice}")])
 
     def mismatch(self, batch: Batch, info: DataInfo) -> str | None:
