@@ -49,7 +49,7 @@ def test_classes_may_come_from_the_config(root):
     ("line", "message"),
     [
         ("0 0.5 0.5 0.25", "expected five numbers, 'class x y width height', found 4"),
-        ("0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5", "found 9"),
+        ("0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5", "found 9; polygons are not read, boxes only"),
         ("cat 0.5 0.5 0.25 0.5", "expected numbers"),
         ("0 0.5 0.5 0.25 o.5", "expected numbers"),
         ("2 0.5 0.5 0.25 0.5", "is of class 2, but the 2 classes are 0 to 1"),
@@ -76,6 +76,26 @@ def test_missing_files_are_named(root):
         file.unlink()
     with pytest.raises(DataError, match="no images in it; expected files ending in"):
         dataset(root)
+
+
+def test_another_arrangement_of_folders_is_explained(root):
+    with pytest.raises(DataError, match=r"images: no images in it; .*; set split to one of its folders: train"):
+        YOLOFolder(root=str(root), classes=["x", "y"]).open()
+    (root / "labels").rename(root / "lab")
+    with pytest.raises(DataError, match=r"labels/train: no such folder.*; root must hold images/train and labels/tr"):
+        dataset(root)
+    for folder in ("images", "lab"):
+        (root / folder / "train").rename(root / f"{folder}-train")
+        (root / folder).rmdir()
+    (root / "train").mkdir()
+    (root / "images-train").rename(root / "train/images")
+    (root / "lab-train").rename(root / "train/labels")
+    for split in ("train", None):
+        with pytest.raises(DataError, match=f"train/images, for which set root='{root}/train' and no split"):
+            YOLOFolder(root=str(root), split=split).open()
+    found = YOLOFolder(root=str(root / "train"), classes=["cat", "dog"])
+    found.open()
+    assert len(found) == 2
 
 
 def test_all_that_is_wrong_is_said_at_once(root):

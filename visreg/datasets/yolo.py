@@ -23,7 +23,8 @@ class YOLOFolder(AnnotatedImages):
     """Images in ``images/``, and for each a text file in ``labels/``: a line ``class x y width height`` per object.
 
     ``x`` and ``y`` are of a box's centre, and all four are shares of the image, 0 to 1. An image without a file has no
-    objects. A sample has ``image``, ``boxes`` and ``labels``.
+    objects. A sample has ``image``, ``boxes`` and ``labels``. Polygons are refused. Where each split has its own
+    ``images/`` and ``labels/``, as in ``train/images``, that folder is the ``root``, and there is no ``split``.
 
     Args:
         root: the folder; where it is not found as it is, it is looked for under the data root.
@@ -47,17 +48,32 @@ class YOLOFolder(AnnotatedImages):
         root = located(self.root)
         images, labels = (root / name / (self.split or "") for name in ("images", "labels"))
         for folder in (images, labels):
-            located(str(folder))
+            try:
+                located(str(folder))
+            except DataError as error:
+                raise DataError(f"{error}; {self._arranged(root)}") from error
         classes = self._classes(root)
         files = sorted(file for file in images.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
         if not files:
-            raise DataError(f"{images}: no images in it; expected files ending in {', '.join(sorted(SUFFIXES))}")
+            splits = sorted(folder.name for folder in images.iterdir() if folder.is_dir())
+            advice = f"; set split to one of its folders: {', '.join(splits)}" if splits else ""
+            wanted = f"expected files ending in {', '.join(sorted(SUFFIXES))}"
+            raise DataError(f"{images}: no images in it; {wanted}{advice}")
         alone = sorted({file.stem for file in labels.glob("*.txt")} - {file.stem for file in files} - {"classes"})
         damages = Damages([f"{labels / stem}.txt: there is no such image in {images}" for stem in alone])
         held = [_read(file, labels / f"{file.stem}.txt", len(classes), damages) for file in files]
         damages.end()
         self.held = with_objects(held, labels)
         self.found = classes
+
+    def _arranged(self, root: Path) -> str:
+        """Return where the images and labels are to be, or how to name where they seem to be."""
+        inside = sorted(folder.parent.name for folder in root.glob("*/images"))
+        if inside:
+            name = self.split if self.split in inside else inside[0]
+            return f"there is {root / name / 'images'}, for which set root={str(Path(self.root, name))!r} and no split"
+        split = f"/{self.split}" if self.split else ""
+        return f"root must hold images{split} and labels{split}"
 
     def _classes(self, root: Path) -> tuple[str, ...]:
         if self.classes is not None:
@@ -95,7 +111,8 @@ def _object(where: str, line: str, num_classes: int) -> tuple[int, list[float]]:
     """
     words = line.split()
     if len(words) != 5:
-        raise DamagedError(f"{where}: expected five numbers, {FIELDS!r}, found {len(words)}")
+        polygon = "; polygons are not read, boxes only" if len(words) > 6 and len(words) % 2 else ""
+        raise DamagedError(f"{where}: expected five numbers, {FIELDS!r}, found {len(words)}{polygon}")
     try:
         label, (x, y, width, height) = int(words[0]), map(float, words[1:])
     except ValueError as error:
