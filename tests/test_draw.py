@@ -92,7 +92,7 @@ def test_masks_have_the_colours_of_boxes_of_the_same_class():
 
 
 def test_colours_of_the_first_classes_are_far_apart_and_can_be_written_on():
-    colours = [colour_of(index) for index in range(12)]
+    colours = [colour_of(index) for index in range(20)]
     for one, other in itertools.combinations(colours, 2):
         assert sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) > 60**2
     assert {ink_on(WHITE), ink_on(BLACK)} == {BLACK, WHITE}

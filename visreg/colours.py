@@ -15,15 +15,28 @@ BACKGROUND = "background"  # the first class, if this is its name, is what is le
 IGNORED = 255
 TURN = 180 * (3 - math.sqrt(5))  # the golden angle in degrees: however many colours there are, they are spread out
 LIGHTNESS = (0.7, 0.88, 0.55)
+# Each the farthest from all before it, and from black, white and grey, in the OKLab space, among those that are neither
+# too dark, too light nor too pale; found as Glasbey et al. 2007 do ("Colour displays for categorical images").
+FIRST = bytes.fromhex("""
+    f05a4b 0000ff 00f000 d200ff 870078 00d2ff ffc300 ff96ff 006900 0087ff
+    4ba500 873c00 005a96 7800e1 78ffc3 ff00a5 e1a596 b478d2 c3004b 87c387
+    b48700 c3ff2d 00a5c3 785ab4 c3c3ff b42da5 78a5ff 786900 b45a2d 008769
+    ff78a5 ff8700 784b69 965aff 0f5ae1 e1e1a5 a5d200 ff4bf0 a5f0ff c35a87
+""")
 
 
 @cache
 def colour_of(index: int) -> Colour:
-    """Return the colour of a class: its hue turns by the golden angle, in the OKLCH space (Ottosson 2020).
+    """Return the colour of a class: of the first 40 a listed one, to tell them apart by.
 
-    >>> colour_of(0) == colour_of(0) != colour_of(1)
-    True
+    Beyond those the hue turns by the golden angle, in the OKLCH space (Ottosson 2020).
+
+    >>> colour_of(0), colour_of(1)
+    ((240, 90, 75), (0, 0, 255))
     """
+    if 0 <= 3 * index < len(FIRST):  # labels below 0 are drawn too, by `visreg browse`
+        red, green, blue = FIRST[3 * index : 3 * index + 3]
+        return red, green, blue
     hue, chroma = math.radians(25 + TURN * index), 0.17
     lightness, a, b = LIGHTNESS[index % 3], chroma * math.cos(hue), chroma * math.sin(hue)
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
