@@ -176,9 +176,10 @@ metrics.jsonl and checkpoints/. Exit codes: 0 done, 2 config, 3 data, 4 checkpoi
 7 distributed, 8 plugin, 130 and 143 interrupted, after saving."""
 TEST = "Evaluate a checkpoint, print its scores and write test.json."
 PREDICT = """Write an annotated picture of each image, and predictions.json, which `python -m pydoc visreg.predict`
-describes. Of a segmentation, NAME.mask.png holds the class of each pixel as its value (255 where the model saw
-nothing), in a palette of the picture's colours: numpy.asarray(PIL.Image.open(FILE)) gives the numbers. Files that
-cannot be read are named, and the others done; the exit code is then 3."""
+describes. It is for images: a model of videos, which takes clips, is refused. Of a segmentation, NAME.mask.png holds
+the class of each pixel as its value (255 where the model saw nothing), in a palette of the picture's colours:
+numpy.asarray(PIL.Image.open(FILE)) gives the numbers. Files that cannot be read are named, and the others done; the
+exit code is then 3."""
 BROWSE = """Write HTML pages of samples, with boxes, masks and labels drawn, before and after augmentation: a sample in
 epoch N is the very one that training will see then. What is wrong with a sample is said beside it."""
 BENCHMARK = """Time a few steps of a config with each setting that could be faster here, in turns; say what of the

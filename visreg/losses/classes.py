@@ -18,19 +18,20 @@ def listed(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, T
         ignore_index: the target that does not count.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not fit, or the targets are no class indices.
 
     >>> import torch
     >>> [tuple(part.shape) for part in listed(torch.zeros(2, 5, 3, 4), torch.zeros(2, 3, 4).long(), 255)]
     [(24, 5), (24,), (24,)]
     """
+    if target.is_floating_point():
+        wanted = "it takes class indices, int64, and no labels mixed by MixUp or CutMix; CrossEntropyLoss takes those"
+        raise ValueError(f"{wanted}; got {target.dtype} {tuple(target.shape)}")
     if logits.ndim < 2 or logits.shape[:1] + logits.shape[2:] != target.shape:
         raise ValueError(
             f"expected logits (N, C, ...) and class indices (N, ...), got {tuple(logits.shape)} and "
             f"{tuple(target.shape)}"
         )
-    if target.is_floating_point():
-        raise ValueError(f"expected class indices, int64, got {target.dtype}")
     target = target.reshape(-1)
     counts = target != ignore_index
     return logits.movedim(1, -1).reshape(-1, logits.shape[1]), target.masked_fill(~counts, 0), counts

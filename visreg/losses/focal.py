@@ -15,7 +15,7 @@ class FocalLoss(nn.Module):
 
     Source: Lin et al., "Focal loss for dense object detection", 2017, with a softmax over the classes in place of its
     sigmoid; of two classes whose ``weight`` is [1 − α, α] it is the paper's. With ``gamma=0`` it is cross-entropy,
-    averaged over what is not left out.
+    averaged over what is not left out. It takes class indices only, and no labels mixed by MixUp or CutMix.
 
     Args:
         gamma: how much the easy counts for less; 0 for not at all.

@@ -25,7 +25,7 @@ class MeanAveragePrecision(ObjectMetric):
     The scores, from 0 to 1, are ``mAP``, that at an IoU of 0.5 and of 0.75 alone, and that of objects up to 32², up to
     96² and of more pixels; NaN where there is no such object. They are those of pycocotools (Lin et al. 2014), computed
     by ``faster-coco-eval``: pip install "visreg[det]". The size of a true object is its ``area``, else that of its
-    mask, else that of its box.
+    mask, else that of its box. ``visreg test`` also prints, and writes, those of each class.
 
     Args:
         of: compare ``"boxes"`` or ``"masks"``.
