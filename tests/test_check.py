@@ -352,6 +352,15 @@ def test_folds_are_not_made_of_what_repeats_or_mixes(name):
     assert ("train.dataset.dataset", message) in found
 
 
+def test_a_warm_up_is_held_against_the_length_of_data_that_knows_it():
+    ((path, message),) = problems(changed("schedule.warmup_steps", 1000))
+    assert path == "schedule.warmup_steps"
+    assert "1000 is the whole run of 46 steps" in message
+    unknown = changed("train.dataset", {"type": "Subset", "fraction": 0.5, "dataset": {"type": "Digits"}})
+    unknown["schedule"]["warmup_steps"] = 1000
+    assert problems(unknown) == []
+
+
 def test_very_many_mistakes_are_as_well_mistakes():
     with pytest.raises(ConfigError) as caught:
         check_config(config_from({**SMALL, **{f"k{number}": 1 for number in range(2000)}}))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 
+from visreg.batching import Batching
 from visreg.config import ConfigPath
-from visreg.data import Batch, DataInfo, Sample, Transform, blank_sample, collate
+from visreg.data import Batch, DataInfo, Dataset, Sample, Transform, blank_sample, collate
 from visreg.diagnosis import advice, blamed, check_image, kept, message_of, shape_of
 from visreg.dry_run.parts import FailedError, Parts
 from visreg.generators import seeded
@@ -29,6 +31,8 @@ def blank_batch(parts: Parts, name: str, section: DataConfig) -> tuple[Batch | N
     except FailedError:
         return None, None
     info: DataInfo = dataset.info
+    if name == "train":
+        parts.steps = _steps(dataset, section)
     reason = first_obstacle([*transforms.values()], info.sample or info.keys) if section.in_memory is True else ""
     if reason:
         parts.found.append(((name, "in_memory"), f"{reason}; set in_memory='auto'"))
@@ -41,6 +45,16 @@ def blank_batch(parts: Parts, name: str, section: DataConfig) -> tuple[Batch | N
     batch = collate([dict(made[0]) for _ in range(SAMPLES)])
     batch = _transform(parts, batch, batch_transforms, (name, "batch_transforms"), True)
     return (None if batch is None else {**batch, "index": torch.arange(SAMPLES)}), info
+
+
+def _steps(dataset: Dataset, section: DataConfig) -> int:
+    """Return how many steps an epoch has, or 0 if that is not known; of a dataset of others it is not."""
+    nested = any(isinstance(value, (Mapping, list, tuple)) for value in section.dataset.values())
+    with suppress(Exception):  # what is not open yet may not be able to tell
+        if not nested and section.sampler is None and len(dataset) > 0:
+            size, drop = section.batch_size, section.drop_last
+            return len(Batching(size=len(dataset), batch_size=size, train=True, seed=0, drop_last=drop))
+    return 0
 
 
 def _transform(parts: Parts, value: Any, transforms: Mapping[int, Transform], path: ConfigPath, report: bool) -> Any:

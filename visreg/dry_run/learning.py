@@ -37,8 +37,9 @@ def build_optimizer(parts: Parts, task: Task | None) -> Optimizer | None:
         parts.found.append((("param_groups",), message_of(error)))
         return None
     run = parts.schema.run or RunConfig(epochs=1)
+    steps = run.steps or (run.epochs or 0) * parts.steps or UNKNOWN_LENGTH
     for place, spec in schedules_of(parts):
-        own, length, _ = schedule_context(spec, run.steps or UNKNOWN_LENGTH, run.epochs or UNKNOWN_LENGTH)
+        own, length, _ = schedule_context(spec, steps, run.epochs or UNKNOWN_LENGTH)
         with suppress(FailedError):
             _move(parts, parts.build(SCHEDULES, own, place, optimizer=optimizer, **length), optimizer, place)
     return optimizer

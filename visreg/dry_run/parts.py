@@ -42,6 +42,7 @@ class Parts:
         device: of the models, losses and tasks: ``"meta"``, or ``"cpu"`` where that cannot be.
         weights: what the models begin from.
         found: the path and a description of each mistake.
+        steps: of an epoch, if the training data knows its size before it is opened; else 0.
     """
 
     schema: Schema
@@ -49,6 +50,7 @@ class Parts:
     device: str
     weights: InitialWeights
     found: list[tuple[ConfigPath, str]] = field(factory=list)
+    steps: int = 0
 
     def is_broken(self, *path: str | int) -> bool:
         """Return whether a mistake was found at ``path`` or inside."""
