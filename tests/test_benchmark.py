@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from test_picture import photo
 from tiny import tiny_config
 
 from visreg import benchmark as module
 from visreg.benchmark import Contender, benchmark, conclusion, finalists, rows
 from visreg.build import build_trainer
-from visreg.candidates import AS_IS, NOTHING, PRECISION, ROUNDING, Setting, candidates, together
+from visreg.candidates import AS_IS, DRAWS, NOTHING, PRECISION, ROUNDING, Setting, candidates, together
 from visreg.check import check_config
 from visreg.cli import main
 from visreg.config import apply_overrides, config_from
@@ -23,6 +25,13 @@ FUSED = Setting({"optimizer.fused": True}, ROUNDING)
 FOREACH = Setting({"optimizer.foreach": True}, ROUNDING)
 BF16 = Setting({"run.precision": "bf16"}, PRECISION)
 WORKERS = Setting({"train.workers": 2}, NOTHING)
+
+
+def photos(root):
+    for number in range(4):
+        path = root / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo(40, 50, seed=number).save(path)
 
 
 def tried(**sections):
@@ -85,6 +94,22 @@ def test_together_they_change_what_the_worst_changes():
     assert together([WORKERS]).effect == together([]).effect == NOTHING
 
 
+@pytest.mark.parametrize(("p", "effect"), [(0.5, DRAWS), (0.0, ROUNDING)])
+def test_what_is_compiled_draws_other_numbers(p, effect):
+    config = config_from(tiny_config())
+    runner = build_trainer(config)
+    runner.task.add_module("dropout", torch.nn.Dropout(p))
+    (found,) = (each for each in candidates(check_config(config), runner) if "run.compile" in each.changes)
+    assert found.effect == together([found, LAST, WORKERS]).effect == effect
+    (line, *_) = conclusion(timed((AS_IS, [1, 1]), (found, [0.5, 0.5])))
+    assert line.startswith(f"fastest with the same results but for {effect}: 0.50")
+
+
+def test_what_saves_memory_is_never_recommended():
+    memory = Setting({"run.gradient_checkpointing": True}, NOTHING)
+    assert finalists(timed((AS_IS, [1, 1]), (memory, [0.1, 0.1]), (LAST, [0.8, 0.8]))) == [LAST]
+
+
 def test_the_last_round_is_between_what_was_faster():
     found = finalists(
         timed((AS_IS, [1, 1]), (LAST, [0.8, 0.8]), (FUSED, [0.95, 0.9]), (FOREACH, [0.7, 0.7]), (WORKERS, [2, 2]))
@@ -135,7 +160,9 @@ def test_a_benchmark_leaves_nothing_and_tells_what_cannot_run(apart, monkeypatch
         hooks=hooks, default_hooks=[{"type": "Console"}], run=run, schedule={"type": "OneCycleLR", "max_lr": 0.1}
     )
     benchmark(config_from(config), steps=2, rounds=3)
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err.splitlines()[:2] == ["trying as it is", "trying run.channels_last=True"]
+    assert "cannot tell" not in out
     assert "on cpu" in out
     assert "3 rounds of 2 steps each" in out
     assert re.search(r"as it is +\d+\.\d{3}  1\.00", out)
@@ -171,8 +198,20 @@ def test_several_processes_are_refused(world):
         benchmark(config_from(tiny_config()))
 
 
-def test_data_in_memory_is_there_once():
-    race = module.Race(config_from(tiny_config()), (), steps=1, rounds=1, folder="unused")
+def test_a_cache_is_left_as_it_was(tmp_path, monkeypatch):
+    photos(tmp_path / "photos")
+    monkeypatch.setenv("VISREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "candidates", lambda schema, runner: iter([WORKERS]))
+    train = {"dataset": {"type": "ImageFolder", "root": str(tmp_path / "photos")}, "cache": "disk", "workers": 0}
+    train |= {"transforms": [{"type": "RandomResizedCrop", "size": 32}], "batch_size": 2, "in_memory": False}
+    model = {"type": "ConvNet", "in_channels": 3, "image_size": 32, "num_classes": 2}
+    benchmark(config_from(tiny_config(train=train, model=model, val=None, metrics=[])), steps=1, rounds=1)
+    assert not (tmp_path / "cache").exists()
+    assert os.environ["VISREG_CACHE"] == str(tmp_path / "cache")
+
+
+def test_data_in_memory_is_there_once(tmp_path):
+    race = module.Race(config_from(tiny_config()), (), steps=1, rounds=1, folder=str(tmp_path))
     one, other = race.enter(AS_IS), race.enter(LAST)
     assert one.runner.train_loader is other.runner.train_loader
     assert one.runner.task is not other.runner.task
@@ -184,6 +223,9 @@ def test_the_command(small, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["benchmark", str(small), "--steps", "1", "--rounds", "1"])
     assert caught.value.code == 0
-    assert "ms per step" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ms per step" in out
+    assert "1 round of 1 step each\n" in out
+    assert "1 round cannot tell a faster setting from chance; take 3 or more" in out
     assert not (small.parent / "work").exists()
     assert torch.is_grad_enabled()

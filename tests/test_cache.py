@@ -20,6 +20,8 @@ from visreg import cache as module
 from visreg.build import build_runner
 from visreg.build_cache import open_cache
 from visreg.cache import ENTRY, HEADER, Cache, cache_root
+from visreg.check import check_config
+from visreg.config import config_from
 from visreg.datasets.folder import ImageFolder
 from visreg.datasets.selection import Repeat
 from visreg.errors import ConfigError, DataError
@@ -399,8 +401,11 @@ def test_the_reason_not_to_hold_what_is_kept_in_memory_is_that(root, caplog):
 
 
 def test_what_cannot_be_kept_is_a_mistake(root):
-    with pytest.raises(DataError, match=r"train\.cache: digits .* does not say which files .*; remove it"):
-        build_runner(tiny_config(train={"cache": "ram"}))
+    with pytest.raises(ConfigError, match=r"train\.cache: digits .* does not say which files .*; remove it"):
+        check_config(config_from(tiny_config(train={"cache": "ram"})))
+    dataset = {"type": "Subset", "dataset": {"type": "Digits"}, "count": 9}
+    with pytest.raises(DataError, match=r"train\.cache: .* does not say which files .*; remove it"):
+        build_runner(tiny_config(train={"cache": "ram", "dataset": dataset}))
     with pytest.raises(ConfigError, match=r"train\.cache: of no use, since train\.in_memory=True"):
         build_runner(config(root, cache="ram", in_memory=True))
     with pytest.raises(ConfigError, match=r"train\.cache"):

@@ -190,6 +190,7 @@ def test_compiled_it_learns_the_same():
         ("layer1", r"run\.gradient_checkpointing: expected bool or list\[str\], got 'layer1'"),
         ([1], r"run\.gradient_checkpointing: expected"),
         (1, r"run\.gradient_checkpointing: expected"),
+        ([], r"run\.gradient_checkpointing: names no module"),
     ],
 )
 def test_what_means_nothing_is_a_mistake(value, message):

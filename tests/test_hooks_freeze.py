@@ -126,6 +126,11 @@ def test_a_pattern_that_matches_nothing_is_an_error_with_near_names():
         tiny_runner(hooks=[Freeze(patterns=["0.wieght"])]).train()
 
 
+def test_a_run_that_ends_before_it_begins_is_told(caplog):
+    tiny_runner(hooks=[Freeze(patterns=["*.bias"], start=2)]).train()
+    assert "Freeze: begins after epoch 2, and the run has 2; nothing freezes" in caplog.text
+
+
 def test_freezing_everything_is_an_error():
     with pytest.raises(ConfigError, match="leave no parameter to train"):
         tiny_runner(hooks=[Freeze(patterns=["*"])]).train()

@@ -122,19 +122,37 @@ def test_it_ends_by_itself(tmp_path):
 
 def test_a_run_that_is_too_short_is_told_so(tmp_path, caplog):
     tiny_runner(tmp_path, [Profiler(warmup=8, steps=5)]).train()
-    assert "training ended before the steps that it takes, 8 to warm up and 5 to trace" in caplog.text
+    assert "takes 13 steps, and the run has 10; lower warmup and steps" in caplog.text
+    assert "training ended when 2 of the steps that it takes, 8 to warm up and 5 to trace, were traced" in caplog.text
+    assert not torch.autograd.profiler._is_profiler_enabled
+    assert (tmp_path / "trace.json").exists()
+
+
+def test_a_run_that_ends_before_anything_is_traced_leaves_nothing(tmp_path, caplog):
+    profiler = Profiler(warmup=10, steps=5)
+    tiny_runner(tmp_path, [profiler]).train()
+    assert "training ended when 0 of the steps" in caplog.text
+    assert profiler.table is None
     assert not torch.autograd.profiler._is_profiler_enabled
     assert not (tmp_path / "trace.json").exists()
 
 
-def test_a_crash_ends_it_too(tmp_path):
+def test_a_crash_ends_it_too_and_leaves_what_was_traced(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    profiler = Profiler(warmup=1, steps=5)
+
     def crash(runner):
         if runner.step == 4:
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        tiny_runner(tmp_path, [Profiler(warmup=2, steps=5), at(after_step=crash)]).train()
+        tiny_runner(tmp_path, [profiler, at(after_step=crash)]).train()
     assert not torch.autograd.profiler._is_profiler_enabled
+    assert profiler.table.steps == 2  # the third was not whole
+    assert sum(profiler.table.parts.values()) == pytest.approx(profiler.table.total)
+    assert "where the time of steps 2 to 3 went" in caplog.text
+    assert "2 of the steps that it takes" in caplog.text
+    assert (tmp_path / "trace.json").exists()
 
 
 def test_a_trace_that_cannot_be_written_does_not_stop_training(tmp_path, caplog):

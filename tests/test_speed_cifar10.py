@@ -78,6 +78,13 @@ def test_the_loop_by_hand_augments_as_it_should(by_hand):
     assert shifts == {(down, across, step) for down in range(-2, 3) for across in range(-2, 3) for step in (1, -1)}
 
 
+def test_fewer_images_than_a_batch_are_refused(by_hand, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["speed_cifar10.py", "--images", "1023"])
+    with pytest.raises(SystemExit):
+        by_hand.main()
+    assert "argument --images: a batch takes 1024, got 1023" in capsys.readouterr().err
+
+
 def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
     whole, stopped, resumed = (small(tmp_path / name) for name in ("whole", "stopped", "resumed"))
     whole.train()

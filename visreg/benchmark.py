@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -16,7 +18,7 @@ from attrs import define, field
 
 from visreg import dist
 from visreg.build import build_trainer
-from visreg.candidates import AS_IS, NOTHING, PRECISION, Setting, candidates, silent, together
+from visreg.candidates import AS_IS, FOR_MEMORY, NOTHING, PRECISION, Setting, candidates, silent, together
 from visreg.check import check_config
 from visreg.config import Config, apply_overrides
 from visreg.data import Batch
@@ -29,6 +31,7 @@ from visreg.workers import AHEAD
 WARMUP = 3  # steps, in the first of which a model may be compiled
 TURN, MOST = 0.5, 200  # seconds that a turn takes, and steps, where nobody says how many it has
 FASTER = 0.97  # of the time: what is more is not worth a setting
+FEWEST = 3  # rounds by which settings can be told apart
 SHOWN = 90  # characters of a reason
 
 
@@ -139,7 +142,8 @@ class Race:
     def enter(self, setting: Setting) -> Contender:
         """Return a setting, ready to be timed, unless it cannot run."""
         contender = Contender(setting)
-        with contender.working():
+        print(f"trying {setting}", file=sys.stderr, flush=True)  # a model may take minutes to compile
+        with contender.working(), _caches_in(tempfile.mkdtemp(dir=self.folder)):
             config = apply_overrides(self.config, [*setting.overrides, f"run.work_dir={self.folder!r}"])
             of_data = any(path.startswith("train.") for path in setting.changes)
             runner = build_trainer(config, self.plugin_files, None if of_data else self.loader)
@@ -172,7 +176,7 @@ def finalists(contenders: Sequence[Contender]) -> list[Setting]:
     for contender in sorted(others, key=lambda contender: contender.ratio(reference)):
         (path, *_) = contender.setting.changes
         rival = {"optimizer.foreach": "optimizer.fused"}.get(path, path)
-        if contender.ratio(reference) < FASTER:
+        if path != FOR_MEMORY and contender.ratio(reference) < FASTER:
             best.setdefault(rival, contender.setting)
     chosen = [*best.values()]
     same = [setting for setting in chosen if setting.effect != PRECISION]
@@ -201,12 +205,20 @@ def benchmark(config: Config, plugin_files: Collection[Path] = (), steps: int = 
         with _quiet():
             contenders = [first, *map(race.enter, candidates(schema, first.runner))]
             race.run(contenders)
-            print(f"{race.rounds} rounds of {race.steps} steps each", *rows(contenders), sep="\n", flush=True)
+            print(
+                f"{_many(rounds, 'round')} of {_many(race.steps, 'step')} each", *rows(contenders), sep="\n", flush=True
+            )
             settings = finalists(contenders)
             finals = [race.enter(setting) for setting in (AS_IS, *settings)] if settings else []
             if finals:
                 race.run(finals)
         print(*conclusion(finals), sep="\n")
+        if rounds < FEWEST:
+            print(f"{_many(rounds, 'round')} cannot tell a faster setting from chance; take {FEWEST} or more")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def rows(contenders: Sequence[Contender]) -> Iterator[str]:
@@ -232,7 +244,7 @@ def conclusion(finals: Sequence[Contender]) -> Iterator[str]:
         yield "nothing here is faster than the config as it is"
     of = {PRECISION: "in less precision, of which only scores can tell", NOTHING: "with the same results"}
     for contender in fastest:
-        kept = of.get(contender.setting.effect, "with the same results but for the last bits")
+        kept = of.get(contender.setting.effect, f"with the same results but for {contender.setting.effect}")
         yield f"fastest {kept}: {_ratio(contender, reference)} of the time"
         yield from (f"    {line}" for line in contender.setting.lines)
         yield f"    or --set {contender.setting}"
@@ -241,6 +253,18 @@ def conclusion(finals: Sequence[Contender]) -> Iterator[str]:
 def _ratio(contender: Contender, reference: Contender) -> str:
     ratios = contender.ratios(reference)
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+@contextmanager
+def _caches_in(folder: str) -> Iterator[None]:
+    """Let caches be kept in a folder, so that each setting begins with none, and none is left."""
+    before = os.environ.get("VISREG_CACHE")
+    os.environ["VISREG_CACHE"] = folder
+    try:
+        yield
+    finally:
+        del os.environ["VISREG_CACHE"]
+        os.environ.update({"VISREG_CACHE": before} if before is not None else {})
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
+from torch import nn
 
 from visreg.build import FUSED
 from visreg.config import Config
@@ -16,6 +17,9 @@ from visreg.runner import Runner
 from visreg.schema import Schema
 
 NOTHING, ROUNDING, PRECISION = "nothing", "the last bits", "the precision"
+DRAWS = f"{ROUNDING}, and random draws of layers such as dropout"
+DRAWING = ("Dropout", "StochasticDepth", "DropPath")  # in the names of modules that draw
+FOR_MEMORY = "run.gradient_checkpointing"
 WRITERS = frozenset({"Checkpoint", "Console", "MetricsLog", "Profiler", "TensorBoard"})
 
 
@@ -63,7 +67,7 @@ def candidates(schema: Schema, runner: Runner) -> Iterator[Setting]:
             without = {f"optimizer.{other}": None} if schema.optimizer.get(other) else {}
             yield Setting({f"optimizer.{name}": not is_so, **without}, ROUNDING)
     for mode in [False] if run.compile else [True, "reduce-overhead"] if gpu else [True]:
-        yield Setting({"run.compile": mode}, ROUNDING)
+        yield Setting({"run.compile": mode}, DRAWS if _draws(runner.task) else ROUNDING)
     if run.precision == "fp32":
         yield Setting({"run.precision": "bf16"}, PRECISION)
     if runner.train_loader is not None and runner.train_loader.waits:
@@ -71,14 +75,22 @@ def candidates(schema: Schema, runner: Runner) -> Iterator[Setting]:
         for workers in sorted({0, cores // 2, cores} - {getattr(runner.train_loader, "workers", 0)}):
             yield Setting({"train.workers": workers}, NOTHING)
     if not run.gradient_checkpointing:
-        yield Setting({"run.gradient_checkpointing": True}, NOTHING)
+        yield Setting({FOR_MEMORY: True}, NOTHING)
+
+
+def _draws(module: nn.Module) -> bool:
+    """Return whether a layer draws at random: what is compiled draws other numbers."""
+    drawing = (each for each in module.modules() if any(name in type(each).__name__ for name in DRAWING))
+    return any(getattr(each, "p", 1) for each in drawing) or any(
+        each.dropout for each in module.modules() if isinstance(each, nn.MultiheadAttention)
+    )
 
 
 def together(settings: Sequence[Setting]) -> Setting:
     """Return several settings as one; of none, the config as it is."""
     changes = {path: value for setting in settings for path, value in setting.changes.items()}
     effects = {setting.effect for setting in settings}
-    return Setting(changes, next((effect for effect in (PRECISION, ROUNDING) if effect in effects), NOTHING))
+    return Setting(changes, next((effect for effect in (PRECISION, DRAWS, ROUNDING) if effect in effects), NOTHING))
 
 
 def silent(config: Config) -> Config:

@@ -40,6 +40,11 @@ def _workers(instance: object, attribute: Attribute[Any], value: Any) -> None:
         ge(0)(instance, attribute, value)
 
 
+def _some(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if isinstance(value, (list, tuple)) and not value:
+        raise ValueError("names no module; give patterns, True or False")
+
+
 def _device(instance: object, attribute: Attribute[str], value: str) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         raise ValueError("must be 'auto', 'cpu', 'cuda' or, for one GPU of several, 'cuda:0' and so on")
@@ -106,7 +111,8 @@ class RunConfig:
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them, to save memory;
             the step is the same. True for the model's blocks, or patterns of its modules' names.
         compile: compile the training step with ``torch.compile``; True, or the mode, of which ``"reduce-overhead"``
-            records CUDA graphs and ``"max-autotune"`` tries several kernels.
+            records CUDA graphs and ``"max-autotune"`` tries several kernels. The numbers are the same but for the last
+            bits, and random draws of layers such as dropout.
         channels_last: keep convolutions' weights, and so what they compute, in the order NHWC: the numbers are the same
             but for the last bits, and most networks of convolutions faster.
         deterministic: use deterministic algorithms only, where a GPU has others that are faster.
@@ -123,7 +129,7 @@ class RunConfig:
     device: str = field(default="auto", validator=_device)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: int = field(default=1, validator=ge(1))
-    gradient_checkpointing: bool | Sequence[str] = False
+    gradient_checkpointing: bool | Sequence[str] = field(default=False, validator=_some)
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
     channels_last: bool = False
     deterministic: bool = False

@@ -46,6 +46,8 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 256, 256], help="channels of the blocks")
     parser.add_argument("--compile", default="reduce-overhead", help="the mode, or '' for not")
     options = parser.parse_args()
+    if options.images is not None and options.images < BATCH:
+        parser.error(f"argument --images: a batch takes {BATCH}, got {options.images}")
     print(torch.cuda.get_device_name() if options.device.startswith("cuda") else "no GPU", machine(), sep=", ")
     with tempfile.TemporaryDirectory() as folder:
         ways = {"by hand": lambda: by_hand(folder, options), "visreg": lambda: visreg(folder, options)}

@@ -36,6 +36,10 @@ def blank_batch(parts: Parts, name: str, section: DataConfig) -> tuple[Batch | N
     reason = first_obstacle([*transforms.values()], info.sample or info.keys) if section.in_memory is True else ""
     if reason:
         parts.found.append(((name, "in_memory"), f"{reason}; set in_memory='auto'"))
+    silent = type(dataset).stamps is Dataset.stamps and type(dataset).stream is Dataset.stream
+    if section.cache and silent and not parts.is_broken(name, "cache"):
+        message = f"{info.name} does not say which files its samples are read from; remove it"
+        parts.found.append(((name, "cache"), message))
     if len(transforms) < len(section.transforms) or len(batch_transforms) < len(section.batch_transforms):
         return None, info
     samples = [dict(info.sample)] if info.sample else _guesses(info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from visreg.task import Task
 
 if TYPE_CHECKING:
     from visreg.runner import Runner
+
+logger = logging.getLogger("visreg")
 
 
 @define(kw_only=True, eq=False)
@@ -45,6 +48,10 @@ class Freeze(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.chosen(runner.task)
+        if self.start >= runner.epochs:
+            logger.warning(
+                "Freeze: begins after epoch %d, and the run has %d; nothing freezes", self.start, runner.epochs
+            )
         if self._is_time(runner):
             self._freeze(runner.task)
 

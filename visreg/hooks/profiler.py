@@ -30,6 +30,7 @@ class Profiler(Hook):
     device, forward (with the loss), backward, optimizer (with the look at its gradients), hooks, and the rest; on a GPU
     also the time in which that had nothing to do. Where a GPU is late, the parts are those of the processor that
     commands it. Profiling takes time of its own, most where operations are small. Afterwards the hook does nothing.
+    Of a run that ends sooner, there is what was traced till then.
 
     Args:
         warmup: steps to leave out first, such as those that are compiled in.
@@ -48,6 +49,9 @@ class Profiler(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self._first = runner.step + self.warmup
+        left, needed = runner.total_steps - runner.step, self.warmup + self.steps
+        if left < needed and dist.is_main():
+            logger.warning("Profiler: takes %d steps, and the run has %d; lower warmup and steps", needed, left)
 
     def before_step(self, runner: Runner) -> None:
         # torch itself wants a step to warm up; afterwards only the name is of use, which ends the wait for a batch
@@ -57,16 +61,26 @@ class Profiler(Hook):
     def between_steps(self, runner: Runner) -> None:
         if self._profile is not None:
             self._profile.step()
-            if runner.step == self._first + self.steps:
+            if self._traced == self.steps:
                 self._end(runner)
 
     def after_train(self, runner: Runner) -> None:
-        if self._profile is not None:
+        traced = self._traced
+        if traced > 0:
+            self._end(runner)
+        elif self._profile is not None:
             self._profile.stop()
             self._profile = None
-        if self.table is None and dist.is_main():
+        if (traced or self.table is None) and dist.is_main():
             needed = f"{self.warmup} to warm up and {self.steps} to trace"
-            logger.warning("Profiler: training ended before the steps that it takes, %s; lower them", needed)
+            logger.warning(
+                "Profiler: training ended when %d of the steps that it takes, %s, were traced", traced, needed
+            )
+
+    @property
+    def _traced(self) -> int:
+        """How many whole steps are in the trace that is being made; of those told to torch, the first is left out."""
+        return max(0, self._profile.step_num - 1) if self._profile is not None else 0
 
     def _begin(self, runner: Runner) -> None:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it complains of machines without a GPU
@@ -82,7 +96,7 @@ class Profiler(Hook):
 
     def _end(self, runner: Runner) -> None:
         assert self._profile is not None
-        done, self._profile = self._profile, None
+        done, traced, self._profile = self._profile, self._traced, None
         done.stop()
         path = runner.work_dir / "trace.json"
         try:
@@ -92,6 +106,6 @@ class Profiler(Hook):
             where = f"trace in {path}, for ui.perfetto.dev"
         except (OSError, RuntimeError) as error:
             where = f"the trace cannot be written: {error}"
-        self.table = TimeTable.of(done.events() or ())  # type: ignore[no-untyped-call]  # torch's
-        steps = f"steps {self._first + 1} to {self._first + self.steps}"
+        self.table = TimeTable.of(done.events() or (), traced)  # type: ignore[no-untyped-call]  # torch's
+        steps = f"steps {self._first + 1} to {self._first + traced}"
         logger.info("where the time of %s went, with that of profiling; %s\n%s", steps, where, self.table)

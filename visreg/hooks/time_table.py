@@ -47,10 +47,10 @@ class TimeTable:
     idle: float | None = None
 
     @classmethod
-    def of(cls, events: Iterable[FunctionEvent]) -> TimeTable:
-        """Return the table of what a profiler saw: whole steps, told to it by ``step()``, with their phases."""
+    def of(cls, events: Iterable[FunctionEvent], most: int | None = None) -> TimeTable:
+        """Return the table of what a profiler saw: steps, told to it by ``step()``, the first so many, with phases."""
         seen = [*events]
-        steps = [event for event in seen if event.name.startswith(STEP) and _on_cpu(event)]
+        steps = [event for event in seen if event.name.startswith(STEP) and _on_cpu(event)][:most]
         thread = steps[0].thread
         named = {*PHASES, *HOOKS}
         spans = [_span(event) for event in seen if event.name in named and event.thread == thread and _on_cpu(event)]
