@@ -403,7 +403,7 @@ def test_the_reason_not_to_hold_what_is_kept_in_memory_is_that(root, caplog):
 def test_what_cannot_be_kept_is_a_mistake(root):
     with pytest.raises(ConfigError, match=r"train\.cache: digits .* does not say which files .*; remove it"):
         check_config(config_from(tiny_config(train={"cache": "ram"})))
-    dataset = {"type": "Subset", "dataset": {"type": "Digits"}, "count": 9}
+    dataset = {"type": "Subset", "dataset": tiny_config()["train"]["dataset"], "count": 9}
     with pytest.raises(DataError, match=r"train\.cache: .* does not say which files .*; remove it"):
         build_runner(tiny_config(train={"cache": "ram", "dataset": dataset}))
     with pytest.raises(ConfigError, match=r"train\.cache: of no use, since train\.in_memory=True"):
