@@ -93,7 +93,7 @@ def lightning(fit: Fit) -> float:
 
     counts = [0, 0]
 
-    class Module(LightningModule):
+    class Module(LightningModule):  # type: ignore[misc]  # its types are left out, as it need not be installed
         def __init__(self) -> None:
             super().__init__()
             self.model, self.loss = fit.model, fit.loss
