@@ -113,6 +113,23 @@ def test_any_number_of_workers_gives_equal_batches():
     assert not torch.equal(found[0][0]["noise"], found[0][6]["noise"])
 
 
+def test_samples_that_cannot_be_made_together_are_read_once():
+    reads = []
+
+    class Counted(Squares):
+        fixed = True
+
+        def __getitem__(self, index):
+            reads.append(index)
+            return super().__getitem__(index)
+
+    loader = sample_loader([noisy], dataset=Counted())
+    list(loader.epoch(0))  # whose first batch finds it out
+    reads.clear()
+    list(loader.epoch(1))
+    assert sorted(reads) == list(range(SIZE))
+
+
 @pytest.mark.parametrize("make", [tensor_loader, sample_loader])
 @pytest.mark.parametrize("start", [1, 5])
 def test_starting_late_is_skipping(make, start):

@@ -98,6 +98,7 @@ class Samples:
     keyed: bool = False
     _source: Source = field(init=False, repr=False)
     _rest: Sequence[Transform] = field(init=False, repr=False)
+    _alone: bool = field(default=False, init=False, repr=False)  # a sample turned out not to go together with others
 
     def __attrs_post_init__(self) -> None:
         count = len(split_fixed(self.transforms)[0]) if self.dataset.fixed else 0
@@ -132,7 +133,7 @@ class Samples:
 
     def _together(self, keys: Sequence[Key], begin: Callable[[int], None]) -> Batch | None:
         """Return a batch whose samples were transformed several at once; None if one by one is the only way."""
-        if not self.dataset.fixed:  # it draws, for each sample
+        if self._alone or not self.dataset.fixed:  # it draws, for each sample
             return None
         parts: list[Batch] = []
         try:
@@ -151,6 +152,7 @@ class Samples:
             begin(index)
             samples.append(self._source.read(index, epoch_of(draw)))
             if not can_be_together(samples[-1], self._rest):
+                self._alone = True  # else each batch would read one of its samples twice
                 return None
         numbers, first = [mix(self.seed, *key) for key in keys], len(self._source.transforms)
         batch = transform_together(samples, self._rest, numbers, first, lambda place: begin(keys[place][1]))
