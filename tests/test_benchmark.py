@@ -70,7 +70,7 @@ def test_only_options_that_the_optimizer_has_are_tried():
 
 
 def test_workers_are_tried_where_samples_are_read_one_by_one(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("visreg.candidates.cores", lambda: 8)
     found = tried(train={"in_memory": False, "workers": 4})
     assert [each for each in found if each.startswith("train.")] == [
         "train.workers=0", "train.workers=8",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from visreg.build import FUSED
 from visreg.config import Config
+from visreg.machine import cores
 from visreg.options import options_of
 from visreg.registry import OPTIMIZERS
 from visreg.runner import Runner
@@ -71,8 +71,8 @@ def candidates(schema: Schema, runner: Runner) -> Iterator[Setting]:
     if run.precision == "fp32":
         yield Setting({"run.precision": "bf16"}, PRECISION)
     if runner.train_loader is not None and runner.train_loader.waits:
-        cores = os.cpu_count() or 1
-        for workers in sorted({0, cores // 2, cores} - {getattr(runner.train_loader, "workers", 0)}):
+        most = cores()
+        for workers in sorted({0, most // 2, most} - {getattr(runner.train_loader, "workers", 0)}):
             yield Setting({"train.workers": workers}, NOTHING)
     if not run.gradient_checkpointing:
         yield Setting({FOR_MEMORY: True}, NOTHING)

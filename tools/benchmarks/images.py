@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import resource
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -30,6 +28,7 @@ import PIL
 import torch
 import torchvision
 from PIL import Image, features
+from results import machine, summary
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import transforms as v1
@@ -61,10 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     jpeg = f"libjpeg{'-turbo' if features.check('libjpeg_turbo') else ''} {features.version('libjpeg_turbo')}"
-    print(
-        f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__} ({jpeg}), "
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.processor() or platform.machine()}"
-    )
+    print(f"{machine()}, torchvision {torchvision.__version__}, Pillow {PIL.__version__} ({jpeg})")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VISREG_CACHE"] = f"{folder}/cache"
         root = options.root or str(make_images(Path(folder) / "images", *options.made))
@@ -90,7 +86,7 @@ def measure(root: str, workers: int, options: argparse.Namespace) -> None:
             spent.setdefault(name, []).append(pair)
     print(f"\n{len(dataset)} images, {workers} workers: ms of CPU and of wall clock per image, and times as fast")
     for name, times in spent.items():
-        each = [f"{summary([1e3 * pair[place] / len(dataset) for pair in times])} ms" for place in (0, 1)]
+        each = [f"{summary([1e3 * pair[place] / len(dataset) for pair in times], '.2f')} ms" for place in (0, 1)]
         print(f"{name:38} CPU {each[0]}, x {ratios(spent[USUAL], times, 0)}", end="")
         print(f"   wall {each[1]}, x {ratios(spent[USUAL], times, 1)}", flush=True)
     for name, times in spent.items():
@@ -174,12 +170,7 @@ def cpu() -> float:
 
 def ratios(one: list[Times], other: list[Times], place: int) -> str:
     """Return how many times as long the one took as the other, round by round."""
-    return summary([first[place] / second[place] for first, second in zip(one, other, strict=True)])
-
-
-def summary(values: list[float]) -> str:
-    """Return the median, least and most of some values."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    return summary([first[place] / second[place] for first, second in zip(one, other, strict=True)], ".2f")
 
 
 def make_images(folder: Path, height: int, width: int) -> Path:
