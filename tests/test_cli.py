@@ -288,6 +288,14 @@ def test_help_does_not_import_torch():
     assert done.stdout.endswith("False\n")
 
 
+def test_a_check_of_a_small_model_imports_little_more_than_torch():
+    late = "('torch._dynamo', 'sympy', 'torchvision', 'PIL', 'numpy.random')"  # a second and more of imports
+    code = "import sys, visreg.cli\ntry: visreg.cli.main(['check', 'configs/cnn_mnist.py'])"
+    code = f"{code}\nexcept SystemExit: pass\nprint([name for name in {late} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.endswith("no mistakes found\n[]\n")
+
+
 def test_a_closed_stdout_does_not_stop_training(small):
     pipe = subprocess.PIPE
     with subprocess.Popen(command("train", small), stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as process:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -30,7 +31,8 @@ def build_optimizer(parts: Parts, task: Task | None) -> Optimizer | None:
     try:
         if task is not None and not parts.is_broken("param_groups") and not parts.is_broken("optimizer"):
             groups = groups_for(task, parts.schema)
-        optimizer: Optimizer = parts.build(OPTIMIZERS, parts.schema.optimizer, ("optimizer",), params=groups)
+        with _compiler_left_out():
+            optimizer: Optimizer = parts.build(OPTIMIZERS, parts.schema.optimizer, ("optimizer",), params=groups)
     except FailedError:
         return None
     except ValueError as error:
@@ -74,7 +76,27 @@ def try_step(parts: Parts, losses: Mapping[str, Tensor], optimizer: Optimizer) -
     """Take an optimizer step, which some optimizers want more for than a gradient."""
     try:
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # torch's
-        optimizer.step()
+        _step(optimizer)
     except Exception as error:  # whatever an optimizer raises, the config named it
         parts.reraise_if_unable(error)
         parts.found.append((("optimizer",), f"cannot take a step: {message_of(error)}"))
+
+
+@contextmanager
+def _compiler_left_out() -> Iterator[None]:
+    """Let optimizers be made without torch importing its compiler first, which takes a second."""
+    decorated = Optimizer.add_param_group
+    Optimizer.add_param_group = inspect.unwrap(decorated)  # type: ignore[method-assign]  # for the moment
+    try:
+        yield
+    finally:
+        Optimizer.add_param_group = decorated  # type: ignore[method-assign]  # as it was
+
+
+def _step(optimizer: Optimizer) -> None:
+    """Take a step; one of torch's own optimizers without what it does for its compiler, which it would import."""
+    if type(optimizer).__module__.startswith("torch.optim."):
+        with torch.no_grad():
+            inspect.unwrap(type(optimizer).step)(optimizer)
+    else:
+        optimizer.step()

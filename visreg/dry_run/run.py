@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +29,12 @@ from visreg.schema import DataConfig, Schema
 from visreg.task import Task
 from visreg.weights import InitialWeights
 
+LIGHT = 4e9  # parameters × pixels of a batch: the most that takes less time than torch needs to import meta kernels
+
+
+class _LightError(Exception):
+    """What is left to do is quicker on the CPU."""
+
 
 def dry_run_problems(
     schema: Schema, broken: Collection[ConfigPath] = (), weights: bool = True
@@ -47,7 +54,7 @@ def dry_run_problems(
         except Exception:
             if device == "cpu":
                 raise
-            continue  # something that has no meta kernel
+            continue  # something that has no meta kernel, or a model that does not need one
         break
     return attempt.found
 
@@ -66,6 +73,8 @@ class _DryRun(Parts):
         except FailedError:
             build_optimizer(self, None)
             return
+        if self.device == "meta" and _is_light(task, [batch for batch, _ in batches.values() if batch is not None]):
+            raise _LightError
         if self.device == "cpu":
             known = {name: batch for name, (batch, _) in batches.items() if batch is not None}
             small = dict(zip(known, in_small(task, [*known.values()]), strict=True))
@@ -196,6 +205,13 @@ def _blank(predictions: Any) -> Any:
     if isinstance(predictions, Mapping):
         return {key: _blank(value) for key, value in predictions.items()}
     return torch.zeros_like(predictions, device="cpu") if isinstance(predictions, Tensor) else predictions
+
+
+def _is_light(task: Task, batches: Sequence[Batch]) -> bool:
+    """Return whether the arithmetic of a model costs next to nothing, even if all weights are used at every pixel."""
+    images = [batch.get("image") for batch in batches]
+    pixels = max((image.numel() // image.shape[-3] for image in images if isinstance(image, Tensor)), default=math.inf)
+    return pixels * sum(weight.numel() for weight in task.parameters()) <= LIGHT
 
 
 def _to(batch: Batch, device: str) -> Batch:

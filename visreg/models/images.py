@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import nn
+from torch.func import functional_call
 
 
 def height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -41,8 +44,8 @@ def check_positive(**options: int) -> None:
 def flat_features(layers: nn.Sequential, in_channels: int, image_size: int | tuple[int, int]) -> int:
     """Return how many numbers ``layers`` make of one image, by running a blank one through them.
 
-    The blank image is made on torch's default device, as the layers were, so that this works on the meta device too.
-    Nothing random is drawn, and the layers' statistics are left alone.
+    They run on the CPU, with blank weights, wherever the layers are: for the meta device torch imports its compiler,
+    which takes a second. Nothing random is drawn, and the layers' statistics are left alone.
 
     Raises:
         ValueError: if nothing is left of an image of that size.
@@ -51,9 +54,12 @@ def flat_features(layers: nn.Sequential, in_channels: int, image_size: int | tup
     1440
     """
     height, width = height_and_width(image_size)
+    held = chain(layers.named_parameters(), layers.named_buffers())
+    blank = {name: torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu") for name, tensor in held}
     was_training = layers.training
     try:
-        features = layers.eval()(torch.zeros(1, in_channels, height, width)).numel()
+        image = torch.zeros(1, in_channels, height, width, device="cpu")
+        features = functional_call(layers.eval(), blank, image).numel()
     except RuntimeError as error:
         raise ValueError(f"image_size: {height}×{width} is too small for these layers: {error}") from error
     finally:
