@@ -17,7 +17,7 @@ ZOOS = (
 # From the ground up. A name stands for a module or a folder; a zoo's `__init__` holds a table of names only, which is
 # why it is far below what the zoo's modules may import.
 FLOORS = (
-    {"errors", "faults"},
+    {"errors", "faults", "specs"},
     {
         "dist",
         "annotations",

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from visreg.specs import is_spec
+
 UNKNOWN: Any = inspect.Parameter.empty
 PLAIN_NAMES: Mapping[Any, str] = {
     collections.abc.Sequence: "list", collections.abc.Iterable: "list", collections.abc.Collection: "list",
@@ -31,7 +33,7 @@ def matches(value: Any, annotation: Any) -> bool:
     """
     if annotation in (Any, UNKNOWN, object) or isinstance(annotation, (str, typing.TypeVar, typing.ForwardRef)):
         return True
-    if isinstance(value, Mapping) and "type" in value:
+    if is_spec(value):
         return not _is_plain(annotation) or _is_mapping(annotation)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):

@@ -25,9 +25,10 @@ from visreg.loader import Loader, SampleLoader, TensorLoader
 from visreg.machine import cores
 from visreg.memory import Held, hold
 from visreg.misfit import renamed
-from visreg.registry import DATASETS, SAMPLERS, TRANSFORMS, Registry, Spec
+from visreg.registry import DATASETS, SAMPLERS, TRANSFORMS, Registry
 from visreg.sampler import Sampler
 from visreg.schema import DataConfig, Schema
+from visreg.specs import Spec
 from visreg.stream import StreamLoader
 from visreg.transform import name_of
 from visreg.weights import InitialWeights

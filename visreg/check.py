@@ -29,6 +29,7 @@ from visreg.errors import (
 from visreg.options import open_ended, options_of, problems
 from visreg.registry import Registry, kind_of, load_file
 from visreg.schema import NESTED, SECTIONS, SLOTS, ModelKeys, Schema, Slot
+from visreg.specs import is_spec, items, outer_specs
 
 Found = Iterator[tuple[ConfigPath, str]]
 MOST = 1000  # mistakes that are looked for; a config with more is something else
@@ -190,7 +191,7 @@ def _slot_problems(values: Mapping[str, Any], path: ConfigPath) -> Found:
             continue
         listed = value if isinstance(value, (list, tuple)) and (slot.many or name == "schedule") else None
         if slot.many and listed is None:
-            advice = "; put it in [ ]" if isinstance(value, Mapping) and "type" in value else ""
+            advice = "; put it in [ ]" if is_spec(value) else ""
             yield (*path, name), f"expected a list of dict(type=…), got {value!r}{advice}"
             continue
         specs: Any = [(None, value)] if listed is None else enumerate(listed)
@@ -260,7 +261,9 @@ def _argument_problems(
         if name in wrong and not isinstance(value, (list, tuple)):
             continue
         annotation = known[name].annotation if name in known else Any
-        yield from _nested_problems(kind_of(annotation, registry, name), value, (*path, name))
+        kind = kind_of(annotation, registry, name)
+        for place, spec in outer_specs(value, (*path, name)):
+            yield from _spec_problems(kind, spec, place)
 
 
 def _loss_problems(task: Any, values: Mapping[str, Any]) -> Found:
@@ -283,27 +286,13 @@ def offered(registry: Registry[Any], factory: Any) -> set[str]:
     return names
 
 
-def _nested_problems(registry: Registry[Any], value: Any, path: ConfigPath) -> Found:
-    if isinstance(value, Mapping) and "type" in value:
-        yield from _spec_problems(registry, value, path)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _nested_problems(registry, item, (*path, key))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _nested_problems(registry, item, (*path, index))
-
-
 def _untyped(value: Any, path: ConfigPath) -> Found:
     """Yield each spec in ``value`` whose ``type`` is misspelt, so that it looks like plain data."""
-    if isinstance(value, Mapping) and "type" not in value:
-        words = [key for key, item in value.items() if isinstance(key, str) and isinstance(item, str)]
+    if not is_spec(value):
+        words = [key for key, item in items(value) if isinstance(key, str) and isinstance(item, str)]
         yield from (((*path, key), "no such option; did you mean 'type'?") for key in nearest("type", words))
-        for key, item in value.items():
-            yield from _untyped(item, (*path, key))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _untyped(item, (*path, index))
+        for step, item in items(value):
+            yield from _untyped(item, (*path, step))
 
 
 def _type_problems(registry: Registry[Any], spec: Mapping[str, Any], path: ConfigPath) -> Found:
@@ -318,9 +307,5 @@ def _type_problems(registry: Registry[Any], spec: Mapping[str, Any], path: Confi
 def _not_a_number(value: Any, path: ConfigPath) -> Found:
     if isinstance(value, float) and math.isnan(value):
         yield path, "is nan, which no option can mean"
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _not_a_number(item, (*path, key))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _not_a_number(item, (*path, index))
+    for step, item in items(value):
+        yield from _not_a_number(item, (*path, step))

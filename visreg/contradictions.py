@@ -13,6 +13,7 @@ from visreg.errors import nearest
 from visreg.options import options_of
 from visreg.registry import DATASETS, SCHEDULES
 from visreg.schema import DEFAULT_HOOKS, Schema
+from visreg.specs import all_specs, is_spec, items
 
 Found = Iterator[tuple[ConfigPath, str]]
 FOLDING = ("folds", "fold", "stratify", "seed")  # what must be the same for two parts to be of the same folds
@@ -59,7 +60,7 @@ def _contradictions_of_folds(values: Mapping[str, Any]) -> Found:
     """Yield the mistakes by which what is trained on would also be evaluated on."""
     folds = {name: [*_folds_in(values.get(name), (name,))] for name in ("train", "val", "test")}
     for path, fold in (each for found in folds.values() for each in found):
-        for name in MANIFOLD & {*_types_in(fold.get("dataset"))}:
+        for name in MANIFOLD & {str(spec["type"]) for _, spec in all_specs(fold.get("dataset"))}:
             yield (*path, "dataset"), f"{name} makes samples that would be in several folds; put KFold inside of {name}"
     pairs = [(one, other) for one in folds["train"] for name in ("val", "test") for other in folds[name]]
     known = options_of(DATASETS.get("KFold")) if pairs else {}
@@ -78,20 +79,11 @@ def _contradictions_of_folds(values: Mapping[str, Any]) -> Found:
 
 def _folds_in(value: Any, path: ConfigPath) -> Iterator[tuple[ConfigPath, Mapping[str, Any]]]:
     """Yield the path and the spec of each KFold in a part of a config that is not inside of another."""
-    if isinstance(value, Mapping) and value.get("type") == "KFold":
+    if is_spec(value) and value["type"] == "KFold":
         yield path, value
-    elif isinstance(value, (Mapping, list, tuple)):
-        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _folds_in(item, (*path, key))
-
-
-def _types_in(value: Any) -> Iterator[str]:
-    """Yield the type of each spec in a part of a config."""
-    if isinstance(value, Mapping) and isinstance(value.get("type"), str):
-        yield value["type"]
-    if isinstance(value, (Mapping, list, tuple)):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _types_in(item)
+    else:
+        for step, item in items(value):
+            yield from _folds_in(item, (*path, step))
 
 
 def _contradictions_of_run(values: Mapping[str, Any]) -> Found:

@@ -22,8 +22,9 @@ from visreg.data import IGNORE, RAGGED, DataInfo, Dataset, Sample, Transform, pr
 from visreg.errors import ConfigError, DataError, ResourceError
 from visreg.objects import box_problem, show_box
 from visreg.options import options_of
-from visreg.registry import MODELS, Spec
+from visreg.registry import MODELS
 from visreg.samples import Samples
+from visreg.specs import Spec
 from visreg.whole_file import write_whole
 from visreg.workers import WorkerError, Workers
 

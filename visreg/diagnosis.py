@@ -17,7 +17,8 @@ from visreg.config import ConfigPath
 from visreg.data import pixels
 from visreg.errors import BLAMES_PLUGIN, ConfigError, VisregError
 from visreg.options import options_of
-from visreg.registry import Registry, Spec, kind_of
+from visreg.registry import Registry, kind_of
+from visreg.specs import Spec, outer_specs
 
 LIBRARIES = frozenset({"visreg", "torch", "torchvision", "attr", "attrs", "numpy", "PIL", "scipy", "faster_coco_eval"})
 CLEAR = (ValueError, TypeError, RuntimeError)  # what is raised with words that say enough
@@ -103,22 +104,13 @@ def failing_part(
     known = options_of(registry.get(spec["type"]))
     for option, value in spec.items():
         kind = kind_of(known[option].annotation if option in known else Any, registry, option)
-        for path, part in _specs_in(value, (option,)):
+        for path, part in outer_specs(value, (option,)):
             try:
                 make(kind, part)
             except Exception:  # whatever a constructor raises, the config named it
                 inside, inner_kind, inner = failing_part(kind, part, make)
                 return (*path, *inside), inner_kind, inner
     return (), registry, spec
-
-
-def _specs_in(value: Any, path: ConfigPath) -> Iterator[tuple[ConfigPath, Spec]]:
-    """Yield the outermost specs in an option, each with its path."""
-    if isinstance(value, Mapping) and isinstance(value.get("type"), str):
-        yield path, value
-    elif isinstance(value, Mapping | list | tuple):
-        for step, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _specs_in(item, (*path, step))
 
 
 def message_of(error: Exception) -> str:

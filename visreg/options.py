@@ -17,6 +17,7 @@ from attrs import frozen
 
 from visreg.annotations import UNKNOWN, describe, matches
 from visreg.errors import distance, nearest, suggest
+from visreg.specs import outer_specs
 
 MISANNOTATED: Mapping[tuple[str, str], Any] = {("RandomErasing", "value"): float | str | list[float]}
 # What torch takes without a look, and nobody can mean.
@@ -144,7 +145,7 @@ def value_problems(option: Option, value: Any) -> Iterator[str]:
         if not all(low <= number <= high for number in numbers if isinstance(number, (int, float))):
             bounds = [f"{low} or more"] * (low > -math.inf) + [f"at most {high}"] * (high < math.inf)
             yield f"must be {' and '.join(bounds)}, got {value!r}"
-    elif option.attribute is not None and option.attribute.validator is not None and not _has_spec(value):
+    elif option.attribute is not None and option.attribute.validator is not None and not any(outer_specs(value)):
         try:
             option.attribute.validator(None, option.attribute, _converted(option.attribute, value))
         except AttributeError:  # it asks for other attributes of the object that is to be built
@@ -190,13 +191,6 @@ def _without_classes(message: str) -> str:
         lambda found: found[1] + found[2].replace(", ", " or "),
         message,
     )
-
-
-def _has_spec(value: Any) -> bool:
-    """Return whether ``value`` holds a spec, whose validators must wait until it is built."""
-    if isinstance(value, Mapping):
-        return "type" in value or any(map(_has_spec, value.values()))
-    return isinstance(value, (list, tuple)) and any(map(_has_spec, value))
 
 
 def _like_default(default: Any) -> Any:

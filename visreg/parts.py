@@ -8,8 +8,9 @@ from torch import nn
 
 from visreg.optimizers.groups import param_groups
 from visreg.options import options_of
-from visreg.registry import OPTIMIZERS, SCHEDULES, Spec
+from visreg.registry import OPTIMIZERS, SCHEDULES
 from visreg.schema import ParamGroups, Schema
+from visreg.specs import Spec
 
 
 def groups_for(task: nn.Module, schema: Schema) -> list[dict[str, Any]]:

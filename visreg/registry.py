@@ -30,6 +30,7 @@ from visreg.annotations import fit
 from visreg.entry_points import GROUPS, entry_points
 from visreg.errors import Location, PluginError, RegistryError, VisregError, nearest, suggest
 from visreg.options import options_of
+from visreg.specs import Spec, is_spec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 FILE_PREFIX = "visreg_file_"  # of the module names of plugin files
-Spec = Mapping[str, Any]  # {"type": name, **keyword arguments}
 
 
 @frozen
@@ -231,9 +231,9 @@ class Registry(Generic[T]):
 
 
 def _build_nested(registry: Registry[Any], value: Any, context: Mapping[str, object]) -> Any:
+    if is_spec(value):
+        return registry.build(value, None, **context)
     if isinstance(value, Mapping):
-        if "type" in value:
-            return registry.build(value, None, **context)
         return {key: _build_nested(registry, item, context) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_build_nested(registry, item, context) for item in value)

@@ -23,8 +23,8 @@ from visreg.registry import (
     TASKS,
     TRANSFORMS,
     Registry,
-    Spec,
 )  # fmt: skip
+from visreg.specs import Spec
 
 LONGEST = 10**12  # steps or epochs
 DEFAULT_HOOKS: Sequence[Spec] = ({"type": "Console"}, {"type": "MetricsLog"}, {"type": "Checkpoint"})

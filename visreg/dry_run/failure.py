@@ -15,7 +15,8 @@ from visreg.config import ConfigPath
 from visreg.data import Batch, pixels
 from visreg.diagnosis import message_of
 from visreg.options import options_of
-from visreg.registry import MODELS, Spec
+from visreg.registry import MODELS
+from visreg.specs import Spec, is_spec
 
 TOO_SMALL = re.compile("output size is too small|kernel size can't be greater", re.IGNORECASE)
 MOST_SIDE = 512  # pixels of the images that a model is tried on to learn how large they must be
@@ -169,7 +170,7 @@ def place_of(module: str, sections: Mapping[str, Spec | None]) -> tuple[ConfigPa
             value = value.get(step)
         else:
             value = value[step] if isinstance(value, (list, tuple)) and isinstance(step, int) else None
-        if isinstance(value, Mapping) and "type" in value:
+        if is_spec(value):
             path, spec = tuple(steps[:end]), value
     return path, spec
 

@@ -16,7 +16,8 @@ from visreg.hooks.freeze import Freeze
 from visreg.hooks.whiten import Whiten
 from visreg.metric import Metric
 from visreg.patterns import matching_parameters
-from visreg.registry import HOOKS, Spec
+from visreg.registry import HOOKS
+from visreg.specs import Spec
 from visreg.task import Task
 
 

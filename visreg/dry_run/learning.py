@@ -18,8 +18,9 @@ from visreg.config import ConfigPath
 from visreg.diagnosis import message_of
 from visreg.dry_run.parts import FailedError, Parts
 from visreg.parts import groups_for, schedule_context
-from visreg.registry import OPTIMIZERS, SCHEDULES, Spec
+from visreg.registry import OPTIMIZERS, SCHEDULES
 from visreg.schema import RunConfig
+from visreg.specs import Spec
 from visreg.task import Task
 
 UNKNOWN_LENGTH = 1 << 40  # of a run whose data has not been counted

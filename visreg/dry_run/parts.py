@@ -16,8 +16,9 @@ from visreg.config import ConfigPath
 from visreg.diagnosis import blamed, call_of, failing_part, full_name, message_of, own_paths
 from visreg.hook import Hook
 from visreg.metric import Metric
-from visreg.registry import LOSSES, MODELS, OPTIMIZERS, TASKS, TRANSFORMS, Registry, Spec
+from visreg.registry import LOSSES, MODELS, OPTIMIZERS, TASKS, TRANSFORMS, Registry
 from visreg.schema import Schema
+from visreg.specs import Spec
 from visreg.task import Task
 from visreg.weights import InitialWeights
 

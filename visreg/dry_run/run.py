@@ -24,8 +24,9 @@ from visreg.dry_run.parts import FailedError, Parts
 from visreg.dry_run.small import in_small
 from visreg.errors import DataError
 from visreg.metric import Metric
-from visreg.registry import LOSSES, METRICS, MODELS, TASKS, Spec
+from visreg.registry import LOSSES, METRICS, MODELS, TASKS
 from visreg.schema import DataConfig, Schema
+from visreg.specs import Spec
 from visreg.task import Task
 from visreg.weights import InitialWeights
 
