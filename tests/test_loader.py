@@ -13,6 +13,7 @@ from visreg.data import DataInfo, Dataset
 from visreg.datasets.files import DamagedError
 from visreg.errors import DataError
 from visreg.loader import SampleLoader, TensorLoader
+from visreg.transform import RandomTransform
 
 SIZE = 23
 
@@ -128,6 +129,25 @@ def test_samples_that_cannot_be_made_together_are_read_once():
     reads.clear()
     list(loader.epoch(1))
     assert sorted(reads) == list(range(SIZE))
+
+
+def test_a_transform_that_cannot_change_several_samples_is_tried_with_several_once():
+    asked = []
+
+    class OfOne(RandomTransform):
+        def draw(self, draws, image):
+            asked.append(len(image))
+            return {"pairs": image.view(1, 2, 2)}  # whoever wrote it had one image in mind
+
+        def apply(self, batch, drawn):
+            return batch
+
+    class Fixed(Squares):
+        fixed = True
+
+    loader = sample_loader([OfOne()], dataset=Fixed())
+    assert equal(list(loader.epoch(0)), list(sample_loader(dataset=Fixed()).epoch(0)))
+    assert asked == [4] + [1] * SIZE
 
 
 @pytest.mark.parametrize("make", [tensor_loader, sample_loader])

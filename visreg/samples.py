@@ -98,7 +98,7 @@ class Samples:
     keyed: bool = False
     _source: Source = field(init=False, repr=False)
     _rest: Sequence[Transform] = field(init=False, repr=False)
-    _alone: bool = field(default=False, init=False, repr=False)  # a sample turned out not to go together with others
+    _alone: bool = field(default=False, init=False, repr=False)  # samples turned out not to go together
 
     def __attrs_post_init__(self) -> None:
         count = len(split_fixed(self.transforms)[0]) if self.dataset.fixed else 0
@@ -143,7 +143,10 @@ class Samples:
                     return None
                 parts.append(part)
             return joined(parts)
-        except Exception:  # whatever it is: one by one it comes again, is tried again, and has a name
+        except DataError:  # one by one it comes again, is tried again, and has a name
+            return None
+        except Exception:  # whatever it is, no file is at fault that may be a better one in the next batch
+            self._alone = True
             return None
 
     def _group(self, keys: Sequence[Key], begin: Callable[[int], None]) -> Batch | None:
