@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from tiny import assert_same, tiny_config
 from visreg import cache as module
 from visreg.build import build_runner
 from visreg.build_cache import open_cache
-from visreg.cache import ENTRY, HEADER, Cache, cache_root
+from visreg.cache import Cache
+from visreg.cache_file import ENTRY, HEADER, MAGIC, cache_root
 from visreg.check import check_config
 from visreg.config import config_from
 from visreg.datasets.folder import ImageFolder
@@ -136,7 +138,7 @@ def test_a_damaged_record_is_named_and_made_again(root, place):
     assert kept.news() == []
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"visreg samples 1" + bytes(48)])
+@pytest.mark.parametrize("content", [b"", b"nonsense", MAGIC + bytes(48)])
 def test_a_file_that_is_no_cache_is_replaced(root, content):
     expected = batch(root)
     next(cache_root().glob("*.samples")).write_bytes(content)
@@ -172,6 +174,85 @@ def test_other_transforms_and_decoding_have_files_of_their_own(root):
     for specs, draft in ((CROP, True), (CROP, False), (RESIZED, True), (RESIZED[1:3], True), (RESIZED[:1], True)):
         batch(root, specs, draft=draft, keys=KEYS[:1])
     assert len(list(cache_root().iterdir())) == 3  # what comes after the fixed ones makes no difference
+
+
+def test_a_cache_that_was_begun_anew_is_left_to_whoever_began_it(root):
+    batch(root)
+    _, kept = opened(root)
+    added(root)
+    batch(root, keys=KEYS[:2])  # by another run, whose samples have other places
+    kept._opened = None  # as in a worker that begins later
+    assert kept.get(0) is None
+    assert int(kept.states[-1]) == errno.ESTALE
+
+
+def month_old(path, content):
+    path.write_bytes(content)
+    os.utime(path, (time.time() - 31 * 86400,) * 2)
+    return path
+
+
+def test_what_nobody_has_used_for_a_month_is_deleted(root, tmp_path):
+    folder, content = cache_root(), MAGIC + bytes(100)
+    folder.mkdir()
+    old = [month_old(folder / name, content) for name in ("a-0.samples", "b-0.samples.partial")]
+    foreign = month_old(folder / "c-0.samples", b"somebody else's")
+    elsewhere = month_old(tmp_path / "d-0.samples", content)
+    (folder / "d-0.samples").symlink_to(elsewhere)
+    used = Cache(path=str(month_old(folder / "e-0.samples", content)), slots=torch.tensor([0]))
+    used.open()
+    young = folder / "f-0.samples"
+    young.write_bytes(content)
+    dataset, transforms, specs = ImageFolder(root=str(root)), [], [{"root": str(root)}]
+    dataset.open()
+    kept, told = open_cache("disk", dataset, transforms, specs, True, False)
+    assert not any(path.exists() for path in old)
+    assert all(path.exists() for path in (foreign, elsewhere, folder / "d-0.samples", Path(used.path), young))
+    assert "deleted a-0.samples (0.0 MB), which nobody had used for 30 days; deleted b-0.samples.partial (" in told
+    del used
+    month_old(Path(kept.path), Path(kept.path).read_bytes())
+    _, told = open_cache("disk", dataset, transforms, specs, True, False)  # which is its being used
+    assert Path(kept.path).stat().st_mtime > time.time() - 60
+    assert "deleted e-0.samples" in told
+    assert "f-0" not in told
+
+
+CODE = """
+from visreg import TRANSFORMS
+
+@TRANSFORMS.register
+class Darker:
+    fixed = True
+
+    def __call__(self, sample):
+        return {**sample, "image": sample["image"] // %d}
+"""
+
+
+def test_it_is_begun_anew_when_the_code_of_a_transform_changes(root, caplog):
+    file = root.parent / "darker.py"
+    options = {"transforms": [{"type": "Darker"}, *CROP], "cache": "disk", "in_memory": False}
+    found = []
+    with caplog.at_level(logging.INFO, logger="visreg"):
+        for by in (2, 2, 4):
+            file.write_text(CODE % by)
+            os.utime(file, ns=(by, by))  # so that it is read again, however quickly this was
+            values = {**config(root, **options), "val": None}
+            found.append(list(build_runner(values, [file]).train_loader.epoch(1)))
+    assert_same(found[0], found[1])
+    assert not torch.equal(found[0][0]["image"], found[2][0]["image"])
+    assert caplog.text.count("where 10 of 10 are") == 1
+    assert caplog.text.count("begun anew, since the code in darker.py changed") == 1
+
+
+def test_other_versions_of_what_decodes_begin_it_anew(root, monkeypatch):
+    batch(root)
+    monkeypatch.setattr("visreg.build_cache._version", lambda package: f"{package} 99")
+    dataset, specs = ImageFolder(root=str(root)), [{"root": str(root)}, *CROP]
+    dataset.open()
+    transforms = [TRANSFORMS.build(spec) for spec in CROP]
+    told = open_cache("disk", dataset, transforms, specs, True, False)[1]
+    assert "begun anew, since pillow or torch or torchvision or visreg changed" in told
 
 
 # Many at once, and what runs out
@@ -374,8 +455,8 @@ def test_it_is_told_and_used_to_hold_the_data_in_memory(root, caplog, monkeypatc
         monkeypatch.setenv("VISREG_CACHE", str(cache))
         loaded(root, **options)
     assert "train: decoded samples are kept in " in caplog.text
-    assert "where 10 of 10 are already" in caplog.text
-    assert "begun anew, since the data or its decoder have changed" in caplog.text
+    assert "MB in its folder), where 10 of 10 are" in caplog.text
+    assert "begun anew, since the data changed" in caplog.text
 
 
 def test_what_is_damaged_is_not_called_changed(root, caplog):
@@ -386,7 +467,7 @@ def test_what_is_damaged_is_not_called_changed(root, caplog):
             path.write_bytes(content)
             loaded(root, cache="disk")
     assert caplog.text.count("begun anew, since it was damaged") == 2
-    assert "have changed" not in caplog.text
+    assert "changed" not in caplog.text
 
 
 def test_the_reason_not_to_hold_what_is_kept_in_memory_is_that(root, caplog):

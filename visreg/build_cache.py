@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 import socket
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from visreg import dist
-from visreg.cache import Cache, new_file, new_memory
+from visreg.cache import Cache
+from visreg.cache_file import DIGEST, DISUSED, caches, drop_disused, header_of, new_file, new_memory
 from visreg.data import Dataset, Sample, Transform
 from visreg.errors import DataError
 from visreg.memory import split_bytes
+from visreg.options import options_of
 from visreg.picture import with_whole_image
+from visreg.registry import DATASETS, TRANSFORMS, Registry, kind_of
 from visreg.samples import Source, persist
 
 TRIED = 100  # samples, to find one that can be read
-DECODERS = ("pillow", "torch", "torchvision")  # another version of these may give other pixels
+DECODERS = ("pillow", "torch", "torchvision", "visreg")  # another version of these may give other samples
 
 
 def open_cache(
@@ -52,21 +59,64 @@ def open_cache(
     count = len(split_bytes(_readable(dataset, draft, skip), transforms)[0])
     places = {stamp: slot for slot, stamp in enumerate(sorted(set(stamps)))}
     kept = {"specs": specs[: 1 + count], "draft": draft}
-    known = {**kept, "versions": [_version(package) for package in DECODERS], "stamps": list(places)}
-    digest, slots = _digest(known), torch.tensor([places[stamp] for stamp in stamps])
+    parts = {
+        "the data": _digest([kept, list(places)]),
+        " or ".join(DECODERS): _digest([_version(package) for package in DECODERS]),
+        **_code([(DATASETS, specs[0]), *((TRANSFORMS, spec) for spec in specs[1 : 1 + count])]),
+    }
+    changed, keeps = "", None
     if kind == "ram":
-        path, keeps = new_memory(digest, len(places))
+        path, keeps = new_memory(parts, len(places))
         path = _shared(path)
-        cache = Cache(path=path, memory=True, slots=slots, first=count, keeps=keeps)
-        cache.open()
-        return cache, "decoded samples are kept in memory"
-    safe = re.sub(r"[^\w.-]+", "_", name)
-    path, changed = new_file(f"{safe}-{_digest(kept).hex()[:16]}.samples", digest, len(places))
-    cache = Cache(path=path, slots=slots, first=count)
+    else:
+        safe = re.sub(r"[^\w.-]+", "_", name)
+        path, changed = new_file(f"{safe}-{_digest(kept).hex()}.samples", parts, len(places))
+    slots, header = torch.tensor([places[stamp] for stamp in stamps]), header_of(parts.values())
+    cache = Cache(path=path, memory=kind == "ram", slots=slots, first=count, header=header, keeps=keeps)
     cache.open()
-    there = f"which is begun anew, since {changed}" if changed else ""
-    there = there or f"where {cache.held():,} of {len(places):,} are already"
-    return cache, f"decoded samples are kept in {path}, {there}"
+    return cache, "decoded samples are kept in memory" if kind == "ram" else _told(cache, changed)
+
+
+def _told(cache: Cache, changed: str) -> str:
+    """Return what to tell of a cache on the disk, and of those that nobody uses any more, which are deleted."""
+    dropped = drop_disused() if dist.local_rank() == 0 else {}
+    sizes = caches()
+    own, everything = sizes.get(Path(cache.path), 0), sum(sizes.values())
+    told = f"decoded samples are kept in {cache.path} ({_mb(own)} of the {_mb(everything)} in its folder), "
+    told += f"which is begun anew, since {changed}" if changed else f"where {cache.held():,} of {cache.entries:,} are"
+    for path, size in dropped.items():
+        told += f"; deleted {path.name} ({_mb(size)}), which nobody had used for {DISUSED} days"
+    return told
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _code(specs: Iterable[tuple[Registry[Any], Mapping[str, Any]]]) -> dict[str, bytes]:
+    """Return a digest of the files that components of others are written in, by what to call those."""
+    files = sorted({file for registry, spec in specs for file in _files(registry, spec)})
+    names = ", ".join(dict.fromkeys(Path(file).name for file in files)) or "plugins"
+    contents = [hashlib.blake2b(Path(file).read_bytes()).hexdigest() for file in files if Path(file).is_file()]
+    return {f"the code in {names}": _digest(contents)}
+
+
+def _files(registry: Registry[Any], spec: Any) -> Iterator[str]:
+    """Yield the files of the class or function that a spec names, and of those that it derives from or has inside."""
+    if isinstance(spec, Mapping):
+        known: Mapping[str, Any] = {}
+        if "type" in spec:
+            factory = registry.get(spec["type"])
+            known = options_of(factory)
+            for each in getattr(factory, "__mro__", (factory,)):
+                if str(getattr(each, "__module__", "")).partition(".")[0] not in {*DECODERS, *sys.stdlib_module_names}:
+                    with suppress(TypeError):  # it has none
+                        yield inspect.getsourcefile(each) or ""
+        for key, value in spec.items():
+            yield from _files(kind_of(known[key].annotation, registry, key) if key in known else registry, value)
+    elif isinstance(spec, (list, tuple)):
+        for value in spec:
+            yield from _files(registry, value)
 
 
 def _readable(dataset: Dataset, draft: bool, skip: bool) -> Sample:
@@ -97,7 +147,7 @@ def _shared(path: str) -> str:
 
 
 def _digest(values: Any) -> bytes:
-    return hashlib.blake2b(json.dumps(values, sort_keys=True, default=str).encode(), digest_size=32).digest()
+    return hashlib.blake2b(json.dumps(values, sort_keys=True, default=str).encode(), digest_size=DIGEST).digest()
 
 
 def _version(package: str) -> str:
