@@ -8,7 +8,7 @@ import json
 import re
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +27,7 @@ from visreg.options import options_of
 from visreg.picture import with_whole_image
 from visreg.registry import DATASETS, TRANSFORMS, Registry, kind_of
 from visreg.samples import Source, persist
+from visreg.specs import Spec, outer_specs
 
 TRIED = 100  # samples, to find one that can be read
 DECODERS = ("pillow", "torch", "torchvision", "visreg")  # another version of these may give other samples
@@ -36,7 +37,7 @@ def open_cache(
     kind: Literal["ram", "disk"],
     dataset: Dataset,
     transforms: Sequence[Transform],
-    specs: Sequence[Mapping[str, Any]],
+    specs: Sequence[Spec],
     draft: bool,
     skip: bool,
 ) -> tuple[Cache, str]:
@@ -93,30 +94,27 @@ def _mb(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def _code(specs: Iterable[tuple[Registry[Any], Mapping[str, Any]]]) -> dict[str, bytes]:
+def _code(specs: Iterable[tuple[Registry[Any], Spec]]) -> dict[str, bytes]:
     """Return a digest of the files that components of others are written in, by what to call those."""
-    files = sorted({file for registry, spec in specs for file in _files(registry, spec)})
+    outer = ((registry, outer) for registry, spec in specs for _, outer in outer_specs(spec))
+    files = sorted({file for registry, spec in outer for file in _files(registry, spec)})
     names = ", ".join(dict.fromkeys(Path(file).name for file in files)) or "plugins"
     contents = [hashlib.blake2b(Path(file).read_bytes()).hexdigest() for file in files if Path(file).is_file()]
     return {f"the code in {names}": _digest(contents)}
 
 
-def _files(registry: Registry[Any], spec: Any) -> Iterator[str]:
+def _files(registry: Registry[Any], spec: Spec) -> Iterator[str]:
     """Yield the files of the class or function that a spec names, and of those that it derives from or has inside."""
-    if isinstance(spec, Mapping):
-        known: Mapping[str, Any] = {}
-        if "type" in spec:
-            factory = registry.get(spec["type"])
-            known = options_of(factory)
-            for each in getattr(factory, "__mro__", (factory,)):
-                if str(getattr(each, "__module__", "")).partition(".")[0] not in {*DECODERS, *sys.stdlib_module_names}:
-                    with suppress(TypeError):  # it has none
-                        yield inspect.getsourcefile(each) or ""
-        for key, value in spec.items():
-            yield from _files(kind_of(known[key].annotation, registry, key) if key in known else registry, value)
-    elif isinstance(spec, (list, tuple)):
-        for value in spec:
-            yield from _files(registry, value)
+    factory = registry.get(spec["type"])
+    for each in getattr(factory, "__mro__", (factory,)):
+        if str(getattr(each, "__module__", "")).partition(".")[0] not in {*DECODERS, *sys.stdlib_module_names}:
+            with suppress(TypeError):  # it has none
+                yield inspect.getsourcefile(each) or ""
+    known = options_of(factory)
+    for key, value in spec.items():
+        kind = kind_of(known[key].annotation, registry, key) if key in known else registry
+        for _, inner in outer_specs(value):
+            yield from _files(kind, inner)
 
 
 def _readable(dataset: Dataset, draft: bool, skip: bool) -> Sample:
