@@ -30,7 +30,14 @@ from visreg.samples import Source, persist
 from visreg.specs import Spec, outer_specs
 
 TRIED = 100  # samples, to find one that can be read
-DECODERS = ("pillow", "torch", "torchvision", "visreg")  # another version of these may give other samples
+DECODERS = (
+    "av",
+    "faster-coco-eval",
+    "pillow",
+    "torch",
+    "torchvision",
+    "visreg",
+)  # another version of these may give other samples
 
 
 def open_cache(

@@ -175,7 +175,10 @@ class Dataset(ABC):
         return ""
 
     def stamps(self) -> Sequence[str] | None:
-        """Return of each sample what differs once it does, such as its file's name, size and time; None if unknown."""
+        """Return of each sample what differs once it does, such as its files' names, sizes and times; None if unknown.
+
+        Equal ones are of samples that are the same. Options need not be in it, nor the code.
+        """
         return None
 
     def labels(self) -> Tensor | None:

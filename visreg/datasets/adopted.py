@@ -6,7 +6,7 @@ import logging
 import re
 import socket
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from visreg.data import DataInfo, Dataset, Sample, blank_sample, data_root
 from visreg.datasets.files import PATIENCE, DamagedError, fetch_once, reachable
 from visreg.datasets.known import INSTEAD, KNOWN, Known
 from visreg.datasets.pairs import class_indices, pair, stack_of_images
+from visreg.datasets.stamps import stamps_of
 from visreg.errors import DataError, VisregError
 from visreg.options import options_of
 
@@ -208,6 +209,12 @@ class Adopted(Dataset):
             if path and isinstance(path, (str, Path)):
                 return str(path)
         return ""
+
+    def stamps(self) -> Sequence[str] | None:
+        self.open()
+        if isinstance(self.source, Dataset):
+            return self.source.stamps()
+        return stamps_of(self.source) if _is_torchvisions(self.factory) else None
 
     def labels(self) -> Tensor | None:
         self.open()

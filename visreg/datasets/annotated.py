@@ -13,6 +13,7 @@ from attrs import define, field
 from visreg.data import DataInfo, Dataset, Sample
 from visreg.datasets.files import DamagedError
 from visreg.datasets.image import read_image
+from visreg.datasets.stamps import stamp
 from visreg.objects import NO_AREA, box_problem, show_box
 
 
@@ -52,9 +53,11 @@ class Annotated:
         image: its file. boxes: x1, y1, x2, y2 in pixels. labels: class indices. crowd: whether each is of many objects.
         area: of each in pixels, where the file says. segmentations: of each, as in the file.
         size: height and width of the image, where the file says.
+        source: the file that they were read from.
     """
 
     image: Path
+    source: Path
     boxes: Sequence[Sequence[float]]
     labels: Sequence[int]
     crowd: Sequence[bool] | None = None
@@ -126,6 +129,12 @@ class AnnotatedImages(Dataset):
     def classes_in(self, index: int) -> frozenset[int]:
         self.open()
         return frozenset(self.held[index].labels)
+
+    def stamps(self) -> Sequence[str] | None:
+        self.open()
+        sources = {source: stamp(source) for source in {each.source for each in self.held}}
+        held = enumerate(self.held)  # the numbers tell apart those that are of one image
+        return [f"{number} {stamp(each.image)} {sources[each.source]}" for number, each in held]
 
     def where(self, index: int) -> str:
         return str(self.held[index].image) if index < len(self.held) else ""

@@ -206,6 +206,7 @@ def _annotated(
                 boxes.append(box)
     return Annotated(
         image=folder / image["file_name"],
+        source=file,
         boxes=boxes,
         labels=[labels[each["category_id"]] for each in kept],
         crowd=[bool(each.get("iscrowd")) for each in kept],

@@ -95,7 +95,9 @@ class Concat(Dataset):
     def stamps(self) -> Sequence[str] | None:
         self.open()
         stamps = [dataset.stamps() for dataset in self.datasets]
-        return [stamp for each in stamps for stamp in each or ()] if all(x is not None for x in stamps) else None
+        if any(each is None for each in stamps):
+            return None
+        return [f"{number} {stamp}" for number, each in enumerate(stamps) for stamp in each or ()]
 
     def labels(self) -> Tensor | None:
         self.open()

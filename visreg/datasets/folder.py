@@ -16,6 +16,7 @@ from torch import Tensor
 from visreg.data import DataInfo, Dataset, Sample, printable
 from visreg.datasets.files import DamagedError, located
 from visreg.datasets.image import ImageFile
+from visreg.datasets.stamps import stamp
 from visreg.errors import DataError
 from visreg.picture import with_whole_image
 
@@ -85,6 +86,10 @@ class ClassFolders(Dataset):
     def where(self, index: int) -> str:
         return str(self.files[index][0]) if index < len(self.files) else ""
 
+    def stamps(self) -> Sequence[str] | None:
+        self.open()
+        return [f"{stamp(path)} {label}" for path, label in self.files]
+
     def labels(self) -> Tensor | None:
         self.open()
         return torch.tensor([label for _, label in self.files])
@@ -136,20 +141,9 @@ class ImageFolder(ClassFolders):
             )
         return {"image": image, "label": torch.tensor(label)}
 
-    def stamps(self) -> Sequence[str] | None:
-        return [f"{_stamp(path)} {label} {self.channels}" for path, label in self.files]
-
     @property
     def fixed(self) -> bool:
         return True
-
-
-def _stamp(path: Path) -> str:
-    try:
-        found = path.stat()
-    except OSError:  # it may be another day's file
-        return str(path.absolute())
-    return f"{path.absolute()} {found.st_size} {found.st_mtime_ns}"
 
 
 def _sides(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -60,9 +60,7 @@ class PennFudan(AnnotatedImages):
             raise DataError(f"{images}: no images in it; expected files ending in {', '.join(sorted(SUFFIXES))}")
         missing_images(images, masks, [self._mask_of(file) for file in files])
         self.found = tuple(self.classes)
-        self.held = [
-            Annotated(image=file, boxes=(), labels=(), segmentations=[masks / self._mask_of(file)]) for file in files
-        ]
+        self.held = [Annotated(image=file, source=masks / self._mask_of(file), boxes=(), labels=()) for file in files]
 
     def classes_in(self, index: int) -> frozenset[int]:
         return Dataset.classes_in(self, index)  # only its mask tells whether there is anybody in it
@@ -72,7 +70,7 @@ class PennFudan(AnnotatedImages):
 
     def __getitem__(self, index: int) -> Sample:
         sample = AnnotatedImages.__getitem__(self, index)
-        file = self.held[index].segmentations[0]
+        file = self.held[index].source
         numbers = read_mask(file)
         if numbers.shape != sample["image"].shape[1:]:
             sizes = ("×".join(map(str, shape)) for shape in (numbers.shape, sample["image"].shape[1:]))

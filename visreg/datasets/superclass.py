@@ -71,6 +71,10 @@ class Superclass(Dataset):
     def where(self, index: int) -> str:
         return self.dataset.where(index)
 
+    @property
+    def fixed(self) -> bool:
+        return self.dataset.fixed
+
     def stamps(self) -> Sequence[str] | None:
         return self.dataset.stamps()
 

@@ -101,7 +101,7 @@ class VOCDetection(AnnotatedImages):
             crowd.append(self.difficult == "crowd" and each.findtext("difficult", "0").strip() == "1")
         damages.end()
         return Annotated(
-            image=folder / "JPEGImages" / f"{name}.jpg", boxes=boxes, labels=labels, crowd=crowd,
+            image=folder / "JPEGImages" / f"{name}.jpg", source=file, boxes=boxes, labels=labels, crowd=crowd,
             size=(int(height), int(width)),
         )  # fmt: skip
 

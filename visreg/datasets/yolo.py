@@ -100,7 +100,7 @@ def _read(image: Path, file: Path, num_classes: int, damages: Damages) -> Annota
                 label, box = _object(f"{file}:{number}", line, num_classes)
                 labels.append(label)
                 boxes.append(box)
-    return Annotated(image=image, boxes=boxes, labels=labels)
+    return Annotated(image=image, source=file, boxes=boxes, labels=labels)
 
 
 def _object(where: str, line: str, num_classes: int) -> tuple[int, list[float]]:
