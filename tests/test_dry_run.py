@@ -284,3 +284,37 @@ def test_images_that_are_too_small_for_a_head_of_the_model_are_said_to_be():
     del values["model"]["aux_logits"]
     values["train"]["transforms"] = larger
     assert problems(values) == []
+
+
+TASK = {"type": "Classification", "target": "lable"}
+TARGET = ("task.target", "the samples have no 'lable', the class of the image; did you mean 'label'?")
+KEY = ("metrics[0]", "TopKAccuracy: found in the batch no 'lable'; did you mean 'label'?")
+
+
+@pytest.mark.parametrize(
+    ("section", "spec", "hiding", "hidden"),
+    [
+        ("task", TASK | {"veiws": "mirrored"}, ["task.veiws"], TARGET),
+        ("task", TASK | {"views": "mirored"}, ["task.views"], TARGET),
+        ("task", TASK | {"mean": [200.0]}, ["task.mean"], TARGET),  # which only the constructor knows
+        ("task", TASK | {"mean": [200.0], "std": 3}, ["task.mean", "task.std"], TARGET),
+        ("metrics", [{"type": "TopKAccuracy", "key": "lable", "k": 0}], ["metrics[0].k"], KEY),
+    ],
+)
+def test_one_mistake_does_not_hide_another_in_the_same_component(section, spec, hiding, hidden):
+    found = problems(changed(section, spec))
+    assert sorted(where for where, _ in found) == sorted([*hiding, hidden[0]])
+    assert hidden in found
+
+
+@pytest.mark.parametrize(
+    ("section", "spec", "where"),
+    [
+        ("task", {"type": "Classification", "taget": "label"}, "task.taget"),
+        ("task", {"type": "Classification", "taget": "lable", "mean": [0.5]}, "task.taget"),
+        ("metrics", [{"type": "Accuracy", "kye": "lable"}], "metrics[0].kye"),
+        ("loss", {"type": "CrossEntropyLoss", "label_smoothin": 0.1}, "loss.label_smoothin"),
+    ],
+)
+def test_what_follows_from_a_mistake_is_not_told(section, spec, where):
+    assert [place for place, _ in problems(changed(section, spec))] == [where]

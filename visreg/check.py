@@ -58,11 +58,11 @@ def check_config(
     static = list(islice(static_problems(config.values), MOST))
     found += [_problem(config, path, message, lost) for path, message in static]
     if dry_run and len(static) < MOST:
-        from visreg.dry_run import dry_run_problems
+        from visreg.dry_run import all_dry_run_problems
 
         broken = {path for path, _ in static} | {(name,) for name in meant(config.values)}
         schema = Schema.of(config.values, without=broken)
-        found += [_problem(config, path, message) for path, message in dry_run_problems(schema, broken, weights)]
+        found += [_problem(config, path, message) for path, message in all_dry_run_problems(schema, broken, weights)]
     if found:
         raise ConfigError(sorted(dict.fromkeys(found), key=_reading_order))
     return Schema.of(config.values)

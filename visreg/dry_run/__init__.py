@@ -4,6 +4,6 @@ Modules are built on torch's meta device, whose tensors have shapes and dtypes b
 milliseconds, no memory and no GPU, and a layer that does not fit the one before it is found all the same.
 """
 
-from visreg.dry_run.run import dry_run_problems
+from visreg.dry_run.again import all_dry_run_problems
 
-__all__ = ["dry_run_problems"]
+__all__ = ["all_dry_run_problems"]
