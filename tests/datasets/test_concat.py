@@ -8,6 +8,7 @@ import torch
 from visreg.data import DataInfo, Dataset
 from visreg.datasets.concat import Concat
 from visreg.datasets.digits import Digits
+from visreg.datasets.files import DamagedError
 from visreg.errors import DataError
 from visreg.registry import DATASETS
 
@@ -98,6 +99,25 @@ def test_a_stream_is_refused():
     stream.stream_of = iter
     with pytest.raises(DataError, match="Concat: two is a stream"):
         Concat(datasets=[Part("one", 1), stream]).open()
+
+
+def test_all_that_cannot_be_opened_are_told_at_once():
+    class Broken(Part):
+        def __init__(self, name, error):
+            super().__init__(name, 1)
+            self.error = error
+
+        def open(self):
+            raise self.error
+
+    missing, damaged = Broken("two", DataError("two: no such folder")), DamagedError("four: cut short", "five: empty")
+    dataset = Concat(datasets=[Part("one", 1), missing, Part("three", 1), Broken("four", damaged), missing])
+    with pytest.raises(DamagedError, match="3 things are wrong") as caught:  # so that nothing else stands in for it
+        dataset.open()
+    assert caught.value.mistakes == ("two: no such folder", "four: cut short", "five: empty")
+    with pytest.raises(DataError, match="^two: no such folder$") as caught:
+        Concat(datasets=[missing, Part("one", 1)]).open()
+    assert not isinstance(caught.value, DamagedError)
 
 
 def test_real_ones():

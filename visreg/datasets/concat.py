@@ -12,6 +12,7 @@ from attrs.validators import min_len
 from torch import Tensor
 
 from visreg.data import DataInfo, Dataset, Sample
+from visreg.datasets.files import DamagedError
 from visreg.datasets.selection import open_indexed
 from visreg.errors import DataError
 
@@ -48,10 +49,25 @@ class Concat(Dataset):
 
     def open(self) -> None:
         if not self.ends:
-            for dataset in self.datasets:
-                open_indexed(dataset, "Concat")
+            self._open_each()
             self._check()
             self.ends = list(accumulate(map(len, self.datasets)))
+
+    def _open_each(self) -> None:
+        """Open every dataset, though one before it cannot be.
+
+        Raises:
+            DataError: telling what is wrong with each; a DamagedError if one of them is.
+        """
+        errors: list[DataError] = []
+        for dataset in self.datasets:
+            try:
+                open_indexed(dataset, "Concat")
+            except DataError as error:
+                errors.append(error)
+        if errors:
+            kind = DamagedError if any(isinstance(error, DamagedError) for error in errors) else DataError
+            raise kind(*dict.fromkeys(mistake for error in errors for mistake in error.mistakes)) from errors[0]
 
     def _check(self) -> None:
         for number, dataset in enumerate(self.datasets):
