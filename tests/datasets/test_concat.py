@@ -115,7 +115,7 @@ def test_all_that_cannot_be_opened_are_told_at_once():
     with pytest.raises(DamagedError, match="3 things are wrong") as caught:  # so that nothing else stands in for it
         dataset.open()
     assert caught.value.mistakes == ("two: no such folder", "four: cut short", "five: empty")
-    with pytest.raises(DataError, match="^two: no such folder$") as caught:
+    with pytest.raises(DataError, match=r"^two: no such folder$") as caught:
         Concat(datasets=[missing, Part("one", 1)]).open()
     assert not isinstance(caught.value, DamagedError)
 
