@@ -310,7 +310,8 @@ def test_a_run_that_rolls_back_must_save():
     assert problems({**values, "default_hooks": [], "hooks": [{"type": "Checkpoint"}]}) == []
 
 
-FOLD = {"type": "KFold", "dataset": {"type": "Digits"}, "folds": 4, "part": "train"}
+DIGITS = {"type": "Digits"}
+FOLD = {"type": "KFold", "dataset": DIGITS, "folds": 4, "part": "train"}
 
 
 def divided(train, val):
@@ -342,6 +343,29 @@ def test_folds_of_other_data_and_of_folds_share_nothing():
     right["test"] = {"dataset": {**whole, "part": "val"}, "batch_size": 64}
     other = {**FOLD, "dataset": {"type": "Digits", "train": False}, "fold": 2, "part": "val"}
     assert problems(right) == problems(divided(FOLD, other)) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ({"type": "Digits"}, {**FOLD, "part": "val"}),
+        ({"type": "Subset", "fraction": 0.8}, {"type": "Subset", "fraction": 0.2}),
+        ({"type": "Subset", "fraction": 0.8}, {"type": "Subset", "fraction": 0.2, "rest": True}),
+        (FOLD, {"type": "Subset", "fraction": 0.25}),
+    ],
+)
+def test_finds_other_parts_of_a_dataset_that_share_samples(train, val):
+    train, val = ({**spec, "dataset": DIGITS} if spec["type"] == "Subset" else spec for spec in (train, val))
+    message = "shares samples with train.dataset, which are trained on; take others, by the same Subset with rest=True"
+    ((path, found),) = problems(divided(train, val))
+    assert (path, found.partition(", or")[0]) == ("val.dataset", message)
+    values = divided(train, {"type": "Digits", "train": False})
+    ((path, _),) = problems({**values, "test": {"dataset": val, "batch_size": 64}})
+    assert path == "test.dataset"
+
+
+def test_one_fold_may_be_trained_on_and_another_evaluated_on():
+    assert problems(divided({**FOLD, "part": "val"}, {**FOLD, "part": "val", "fold": 1})) == []
 
 
 @pytest.mark.parametrize("name", ["Repeat", "ClassBalanced", "Mosaic", "CopyPaste"])

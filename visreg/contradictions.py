@@ -13,7 +13,7 @@ from visreg.errors import nearest
 from visreg.options import options_of
 from visreg.registry import DATASETS, SCHEDULES
 from visreg.schema import DEFAULT_HOOKS, Schema
-from visreg.specs import all_specs, is_spec, items
+from visreg.specs import Spec, all_specs, is_spec, items
 
 Found = Iterator[tuple[ConfigPath, str]]
 FOLDING = ("folds", "fold", "stratify", "seed")  # what must be the same for two parts to be of the same folds
@@ -35,7 +35,7 @@ def contradictions(values: Mapping[str, Any]) -> Found:
             yield from _contradictions_of_sampler(name, section)
         if isinstance(section, Mapping) and section.get("in_memory") is True and section.get("cache") == "ram":
             yield (name, "cache"), f"of no use, since {name}.in_memory=True holds the samples in memory; remove it"
-    yield from _contradictions_of_folds(values)
+    yield from _contradictions_of_splits(values)
     schedule = values.get("schedule")
     for index, spec in enumerate(schedule if isinstance(schedule, (list, tuple)) else [schedule]):
         if isinstance(spec, Mapping):
@@ -56,28 +56,48 @@ def _contradictions_of_sampler(name: str, section: Mapping[str, Any]) -> Found:
         yield (name, "shuffle"), "contradicts train.sampler, which decides the order; remove one of them"
 
 
-def _contradictions_of_folds(values: Mapping[str, Any]) -> Found:
-    """Yield the mistakes by which what is trained on would also be evaluated on."""
-    folds = {name: [*_folds_in(values.get(name), (name,))] for name in ("train", "val", "test")}
-    for path, fold in (each for found in folds.values() for each in found):
+def _contradictions_of_splits(values: Mapping[str, Any]) -> Found:
+    """Yield the mistakes by which some of what is trained on is also evaluated on."""
+    sections = {name: values.get(name) for name in ("train", "val", "test")}
+    datasets = {name: each.get("dataset") for name, each in sections.items() if isinstance(each, Mapping)}
+    for path, fold in (each for name, spec in datasets.items() for each in _folds_in(spec, (name, "dataset"))):
         for name in MANIFOLD & {str(spec["type"]) for _, spec in all_specs(fold.get("dataset"))}:
             yield (*path, "dataset"), f"{name} makes samples that would be in several folds; put KFold inside of {name}"
-    pairs = [(one, other) for one in folds["train"] for name in ("val", "test") for other in folds[name]]
-    known = options_of(DATASETS.get("KFold")) if pairs else {}
-    for (train_path, train), (path, fold) in pairs:
-        if train.get("dataset") != fold.get("dataset"):
-            continue
-        first = show_path(train_path)
-        wrong = [(name, *(spec.get(name, known[name].default) for spec in (fold, train))) for name in FOLDING]
-        for name, mine, theirs in wrong:
-            if mine != theirs:
-                advice = f"is {mine!r}, and {theirs!r} in {first}, so that they share samples; make them the same"
-                yield (*path, *[name] * (name in fold)), advice if name in fold else f"{name} {advice}"
-        if train.get("part") == fold.get("part") and "part" in fold:
-            yield (*path, "part"), f"is {fold['part']!r} in {first} too, so that they share samples; give each its own"
+    train = datasets.pop("train", None)
+    for name, other in datasets.items():
+        if is_spec(train) and is_spec(other):
+            yield from _shared_samples(train, other, name)
 
 
-def _folds_in(value: Any, path: ConfigPath) -> Iterator[tuple[ConfigPath, Mapping[str, Any]]]:
+def _shared_samples(train: Spec, other: Spec, name: str) -> Found:
+    """Yield the mistakes by which samples of ``train.dataset`` are also in the dataset of another split."""
+    from visreg.overlap import overlap  # here, since it imports torch
+
+    shared, mistaken = overlap(train, other), False
+    for first, one in _folds_in(train, ("train", "dataset")):
+        for path, fold in _folds_in(other, (name, "dataset")):
+            if one.get("dataset") == fold.get("dataset"):
+                for mistake in _unlike_folds(show_path(first), one, path, fold, shared):
+                    mistaken = True
+                    yield mistake
+    if shared and not mistaken:
+        advice = "take others, by the same Subset with rest=True, or by the same KFold with part='val'"
+        yield (name, "dataset"), f"shares samples with train.dataset, which are trained on; {advice}"
+
+
+def _unlike_folds(first: str, train: Spec, path: ConfigPath, fold: Spec, shared: bool) -> Found:
+    """Yield in what two KFolds of one dataset differ by which they share samples, if they do."""
+    known = options_of(DATASETS.get("KFold"))
+    options = [(name, *(spec.get(name, known[name].default) for spec in (fold, train))) for name in FOLDING]
+    wrong = [(name, mine, theirs) for name, mine, theirs in options if mine != theirs]
+    for name, mine, theirs in wrong if shared else ():
+        advice = f"is {mine!r}, and {theirs!r} in {first}, so that they share samples; make them the same"
+        yield (*path, *[name] * (name in fold)), advice if name in fold else f"{name} {advice}"
+    if train.get("part") == fold.get("part") and "part" in fold and (shared or not wrong):
+        yield (*path, "part"), f"is {fold['part']!r} in {first} too, so that they share samples; give each its own"
+
+
+def _folds_in(value: Any, path: ConfigPath) -> Iterator[tuple[ConfigPath, Spec]]:
     """Yield the path and the spec of each KFold in a part of a config that is not inside of another."""
     if is_spec(value) and value["type"] == "KFold":
         yield path, value
