@@ -12,12 +12,13 @@ from test_picture import photo
 from tiny import tiny_config
 
 from visreg import benchmark as module
-from visreg.benchmark import Contender, benchmark, conclusion, finalists, rows
+from visreg.benchmark import benchmark, conclusion, finalists, rows
 from visreg.build import build_trainer
 from visreg.candidates import AS_IS, DRAWS, NOTHING, PRECISION, ROUNDING, Setting, candidates, together
 from visreg.check import check_config
 from visreg.cli import main
 from visreg.config import apply_overrides, config_from
+from visreg.contender import WARMUP, Contender
 from visreg.errors import ConfigError, VisregError
 
 LAST = Setting({"run.channels_last": True}, ROUNDING)
@@ -215,7 +216,7 @@ def test_data_in_memory_is_there_once(tmp_path):
     one, other = race.enter(AS_IS), race.enter(LAST)
     assert one.runner.train_loader is other.runner.train_loader
     assert one.runner.task is not other.runner.task
-    assert one.runner.step == other.runner.step == module.WARMUP
+    assert one.runner.step == other.runner.step == WARMUP
 
 
 def test_the_command(small, monkeypatch, capsys):

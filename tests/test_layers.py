@@ -47,6 +47,7 @@ FLOORS = (
     {"build_data"},
     {"build"},
     {"bad_batch", "candidates", "data_check", "evaluate", "listing", "new_plugin", "image_files", "predictor"},
+    {"contender"},
     {"benchmark", "predict", "view"},
     {"browse"},
     {"commands"},

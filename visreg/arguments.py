@@ -98,6 +98,8 @@ def _benchmark(add: Add) -> None:
     steps = "steps of a turn; by default as many as half a second holds"
     parser.add_argument("--steps", type=_positive, default=0, metavar="N", help=steps)
     parser.add_argument("--rounds", type=_positive, default=5, metavar="N", help="turns that each setting has; 5")
+    limit = "seconds that a setting may take to begin, such as to compile the model, before the others go on; 120"
+    parser.add_argument("--limit", type=_positive, default=120, metavar="SECONDS", help=limit)
     _add_common(parser, data=True)
     parser.set_defaults(run=commands.benchmark)
 

@@ -3,123 +3,30 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import torch
-from attrs import define, field
+from attrs import define
 
 from visreg import dist
 from visreg.build import build_trainer
 from visreg.candidates import AS_IS, FOR_MEMORY, NOTHING, PRECISION, Setting, candidates, silent, together
 from visreg.check import check_config
 from visreg.config import Config, apply_overrides
-from visreg.data import Batch
-from visreg.errors import ConfigError, VisregError
+from visreg.contender import Contender, OneBatch, rehearse
+from visreg.errors import VisregError
 from visreg.loader import Loader
-from visreg.runner import Runner
-from visreg.schedule import Schedule
-from visreg.workers import AHEAD
 
-WARMUP = 3  # steps, in the first of which a model may be compiled
 TURN, MOST = 0.5, 200  # seconds that a turn takes, and steps, where nobody says how many it has
 FASTER = 0.97  # of the time: what is more is not worth a setting
 FEWEST = 3  # rounds by which settings can be told apart
-SHOWN = 90  # characters of a reason
-
-
-@define(eq=False)
-class Contender:
-    """A setting, at work.
-
-    Attributes:
-        times: seconds of a step, in each round. memory: most bytes of the GPU that a step took.
-        reason: why it cannot run, if so.
-    """
-
-    setting: Setting
-    runner: Runner | None = None
-    times: list[float] = field(factory=list)
-    memory: int = 0
-    reason: str = ""
-    _batches: Iterator[Batch] = field(factory=lambda: iter(()), repr=False)
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Note what goes wrong inside as the reason why this setting cannot run; of the config as it is, raise it."""
-        try:
-            yield
-        except Exception as error:
-            if self.setting == AS_IS:
-                raise
-            problem = (
-                error.problems[0].message if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-            )
-            self.reason = problem.strip().splitlines()[0][:SHOWN]
-            self.runner, self._batches = None, iter(())
-
-    def begin(self, runner: Runner) -> None:
-        """Take the first steps with ``runner``."""
-        self.runner = runner
-        runner.schedule = Schedule()  # some cannot go on for longer than they were told
-        runner.task.train()
-        runner.call("before_train")
-        runner.wrap()
-        self._batches = _endless(runner)
-        self.take(WARMUP)
-
-    def take(self, steps: int) -> float:
-        """Return the seconds that a step takes."""
-        assert self.runner is not None
-        cuda = self.runner.device.type == "cuda"
-        before = 0
-        if cuda:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-        start = time.perf_counter()
-        for _ in range(steps):
-            self.runner.batch = batch = next(self._batches)
-            self.runner.call("before_step")
-            self.runner.train_step(batch)
-            self.runner.step += 1
-            self.runner.call("after_step")
-        if cuda:
-            torch.cuda.synchronize()
-            self.memory = torch.cuda.max_memory_allocated() - before
-        return (time.perf_counter() - start) / max(steps, 1)
-
-    @property
-    def ahead(self) -> int:
-        """How many batches workers may have made while it was the turn of others."""
-        return AHEAD * getattr(self.runner and self.runner.train_loader, "workers", 0)
-
-    def close(self) -> None:
-        """Let go of workers, and of what hooks hold."""
-        self._batches = iter(())
-        if self.runner is not None:
-            self.runner.call("after_train")
-
-    def ratios(self, reference: Contender) -> list[float]:
-        """Return the time that a step takes over that of another, round by round."""
-        return [own / other for own, other in zip(self.times, reference.times, strict=True)]
-
-    def ratio(self, reference: Contender) -> float:
-        """Return the median of those, or infinity where it cannot run."""
-        return statistics.median(self.ratios(reference)) if self.times and not self.reason else float("inf")
-
-
-def _endless(runner: Runner) -> Iterator[Batch]:
-    assert runner.train_loader is not None
-    for epoch in count():
-        yield from runner.train_loader.epoch(epoch)
 
 
 @define(eq=False)
@@ -129,7 +36,9 @@ class Race:
     Attributes:
         steps: of a turn; 0 for as many as half a second holds. rounds: how many turns each setting has.
         folder: what is written while training; nothing else is.
+        limit: seconds that a setting may take to begin, but for the config as it is.
         loader: what all take their batches from, if that is memory.
+        sample: a batch of the config as it is.
     """
 
     config: Config
@@ -137,7 +46,9 @@ class Race:
     steps: int
     rounds: int
     folder: str
+    limit: float = math.inf
     loader: Loader | None = None
+    sample: OneBatch | None = None
 
     def enter(self, setting: Setting) -> Contender:
         """Return a setting, ready to be timed, unless it cannot run."""
@@ -145,11 +56,14 @@ class Race:
         print(f"trying {setting}", file=sys.stderr, flush=True)  # a model may take minutes to compile
         with contender.working(), _caches_in(tempfile.mkdtemp(dir=self.folder)):
             config = apply_overrides(self.config, [*setting.overrides, f"run.work_dir={self.folder!r}"])
+            if setting != AS_IS and self.sample is not None and config.values["run"].get("compile"):
+                rehearse(config, self.plugin_files, self.sample, self.limit)
             of_data = any(path.startswith("train.") for path in setting.changes)
             runner = build_trainer(config, self.plugin_files, None if of_data else self.loader)
             if self.loader is None and runner.train_loader is not None and not runner.train_loader.waits:
                 self.loader = runner.train_loader
-            contender.begin(runner)
+            contender.begin(runner, math.inf if setting == AS_IS else self.limit)
+            self.sample = self.sample or OneBatch.of(runner)
         return contender
 
     def run(self, contenders: Sequence[Contender]) -> None:
@@ -186,8 +100,17 @@ def finalists(contenders: Sequence[Contender]) -> list[Setting]:
     return [setting for place, setting in enumerate(found) if setting not in found[:place]]
 
 
-def benchmark(config: Config, plugin_files: Collection[Path] = (), steps: int = 0, rounds: int = 5) -> None:
+def benchmark(
+    config: Config, plugin_files: Collection[Path] = (), steps: int = 0, rounds: int = 5, limit: float = 120
+) -> None:
     """Time a config's settings, and print them; nothing is left on the disk.
+
+    Args:
+        config: as it is, which the settings are compared with.
+        plugin_files: files that register components.
+        steps: of a turn; 0 for as many as half a second holds.
+        rounds: how many turns each setting has.
+        limit: seconds that a setting may take to begin, such as to compile the model; then the others go on.
 
     Raises:
         ConfigError: if the config has mistakes.
@@ -197,7 +120,7 @@ def benchmark(config: Config, plugin_files: Collection[Path] = (), steps: int = 
         raise VisregError("benchmark runs in one process; call it without torchrun")
     schema = check_config(config, plugin_files=plugin_files)
     with tempfile.TemporaryDirectory() as folder:
-        race = Race(silent(config), plugin_files, steps, rounds, folder)
+        race = Race(silent(config), plugin_files, steps, rounds, folder, limit)
         first = race.enter(AS_IS)
         assert first.runner is not None, "else it has raised"
         cores = f", threads: {torch.get_num_threads()}" if first.runner.device.type == "cpu" else ""
@@ -228,7 +151,7 @@ def rows(contenders: Sequence[Contender]) -> Iterator[str]:
     for contender in contenders:
         ms = f"{1e3 * statistics.median(contender.times):12.3f}" if contender.times else ""
         if contender.reason:
-            yield f"  {contender.setting!s:40}  cannot run here: {contender.reason}"
+            yield f"  {contender.setting!s:40}  {contender.reason}"
         else:
             memory = f"  {contender.memory / 1e6:,.0f} MB" * bool(contender.memory)
             yield f"  {contender.setting!s:40}{ms}  {_ratio(contender, reference):22}{contender.setting.effect}{memory}"

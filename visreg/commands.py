@@ -160,7 +160,7 @@ def benchmark(options: argparse.Namespace) -> int:
     from visreg.benchmark import benchmark as measure
 
     with _out_of_memory_explained():
-        measure(_load(options), options.plugin, options.steps, options.rounds)
+        measure(_load(options), options.plugin, options.steps, options.rounds, options.limit)
     return 0
 
 

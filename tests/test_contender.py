@@ -1,0 +1,142 @@
+"""How long a setting may take to begin, and that nothing of it goes on when that is over."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny import tiny_config
+
+from visreg import benchmark as module
+from visreg.benchmark import benchmark
+from visreg.build import build_trainer
+from visreg.candidates import PRECISION, ROUNDING, Setting
+from visreg.config import config_from
+from visreg.contender import Contender, OneBatch, rehearse
+
+COMPILED = Setting({"run.compile": True}, ROUNDING)
+
+
+def sample(config):
+    runner = build_trainer(config)
+    runner.batch = next(iter(runner.train_loader.epoch(0)))
+    return OneBatch.of(runner)
+
+
+def runs(number):
+    """Return whether there is such a process, and it has not ended."""
+    status = Path(f"/proc/{number}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def gone(number):
+    """Wait for a process to end."""
+    deadline = time.monotonic() + 30
+    while runs(number) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not runs(number)
+
+
+def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
+    """It stands for a compiler that starts others."""
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nsleep 1000 &\necho $$ $! > {tmp_path}/started.partial\n"
+                      f"mv {tmp_path}/started.partial {tmp_path}/started\nwait\n")  # fmt: skip
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    clock = SimpleNamespace(monotonic=lambda: 9.0 * (tmp_path / "started").exists(), sleep=time.sleep)
+    monkeypatch.setattr("visreg.contender.time", clock)  # the time is over when the script is as far
+    config = config_from(tiny_config())
+    with pytest.raises(TimeoutError, match=r"^not within 1 s, which --limit can make longer$"):
+        rehearse(config, [], sample(config), 1)
+    assert all(gone(int(number)) for number in (tmp_path / "started").read_text().split())
+
+
+def test_what_ends_by_itself_leaves_nothing_either_and_is_seen_to_fail_here(tmp_path, monkeypatch):
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nsleep 1000 &\necho $! > {tmp_path}/started\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    config = config_from(tiny_config())
+    rehearse(config, [], sample(config), 60)
+    assert gone(int((tmp_path / "started").read_text()))
+
+
+def test_a_setting_that_is_late_is_told_and_the_others_go_on(apart, monkeypatch, capsys):
+    slow, last = Setting({"run.precision": "bf16"}, PRECISION), Setting({"run.channels_last": True}, ROUNDING)
+    rehearsed = []
+
+    def late(config, plugin_files, loader, limit):
+        rehearsed.append(config.values["run"]["compile"])
+        raise TimeoutError(f"not within {limit} s")
+
+    def take(self, steps):
+        time.sleep(0.2 if self.setting == slow else 0)
+        return 0.1
+
+    monkeypatch.setattr(module, "rehearse", late)
+    monkeypatch.setattr(module.OneBatch, "of", lambda runner: object())
+    monkeypatch.setattr(Contender, "take", take)
+    monkeypatch.setattr(module, "candidates", lambda schema, runner: iter([COMPILED, slow, last]))
+    benchmark(config_from(tiny_config()), rounds=2, limit=0.1)
+    out = capsys.readouterr().out
+    assert "  run.compile=True                          not within 0.1 s\n" in out
+    assert "  run.precision='bf16'                      not within 0.1 s, which --limit can make longer\n" in out
+    assert re.search(r"run\.channels_last=True +100\.000  1\.00 \(", out)
+    assert rehearsed == [True]
+
+
+def test_a_config_that_is_compiled_as_it_is_takes_as_long_as_it_takes(apart, monkeypatch):
+    monkeypatch.setattr(module, "rehearse", lambda *args: pytest.fail("it has no limit"))
+    monkeypatch.setattr(Contender, "take", lambda self, steps: 0.1)
+    monkeypatch.setattr(module.OneBatch, "of", lambda runner: object())
+    monkeypatch.setattr(module, "candidates", lambda schema, runner: iter([Setting({"run.compile": False}, ROUNDING)]))
+    benchmark(config_from(tiny_config(run={"compile": True})), rounds=2, limit=0)
+
+
+def test_one_batch_seems_to_be_an_epoch():
+    config = config_from(tiny_config())
+    runner, loader = build_trainer(config), sample(config)
+    assert len(loader) == len(runner.train_loader)
+    batches = [*pickle.loads(pickle.dumps(loader)).epoch(0)]
+    assert len(batches) == len(loader)
+    assert torch.equal(batches[-1]["image"], next(iter(runner.train_loader.epoch(0)))["image"])
+    assert build_trainer(config, (), loader).train_loader is loader
+
+
+@pytest.mark.slow
+def test_a_rehearsal_ends_with_the_process_that_wants_it(tmp_path):
+    plugin = tmp_path / "endless.py"
+    plugin.write_text(
+        "import os, pathlib, time\npathlib.Path(__file__).with_suffix('.pid').touch()\ntime.sleep(1000)\n"
+    )
+    config = config_from(tiny_config())
+    code = "from visreg.contender import rehearsal; rehearsal()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True, env=environment
+    )
+    process.stdin.write(pickle.dumps((config, [plugin], sample(config))))
+    process.stdin.flush()
+    while not plugin.with_suffix(".pid").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.stdin.close()
+    assert process.wait(30) == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_what_was_rehearsed_is_compiled(apart, monkeypatch, capsys):
+    monkeypatch.setattr(module, "candidates", lambda schema, runner: iter([COMPILED]))
+    benchmark(config_from(tiny_config()), steps=1, rounds=1, limit=300)
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  run.compile=True"))
+    assert "(" in row
