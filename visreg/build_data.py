@@ -22,7 +22,7 @@ from visreg.datasets.wrappers import check_same
 from visreg.device import find_device
 from visreg.errors import ConfigError, DataError, Problem, VisregError, first
 from visreg.loader import Loader, SampleLoader, TensorLoader
-from visreg.machine import cores
+from visreg.machine import cores, keep_freed_memory
 from visreg.memory import Held, hold
 from visreg.misfit import renamed
 from visreg.registry import DATASETS, SAMPLERS, TRANSFORMS, Registry
@@ -51,6 +51,7 @@ class DataBuilder:
         self.weights = InitialWeights("read" if weights else "leave")
         self.run = self.schema.run
         self.device = find_device(self.run.device)
+        keep_freed_memory()
         dist.join(self.device)
         if self.run.deterministic:
             torch.use_deterministic_algorithms(True)

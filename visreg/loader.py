@@ -26,7 +26,7 @@ from visreg.workers import Workers
 
 logger = logging.getLogger("visreg")
 
-AT_ONCE = 3 << 19  # bytes of images that are transformed at once: what a processor's cache holds
+AT_ONCE = 3 << 20  # bytes of images that are transformed at once: what a processor's cache holds
 TOLD = 5  # bad samples that are told of one by one
 
 

@@ -37,6 +37,7 @@ from visreg.batching import Batching
 from visreg.build_cache import open_cache
 from visreg.datasets.folder import ImageFolder
 from visreg.loader import SampleLoader
+from visreg.machine import keep_freed_memory
 from visreg.registry import TRANSFORMS
 from visreg.tasks.images import ImageTask
 
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="32 by default")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # for all
     jpeg = f"libjpeg{'-turbo' if features.check('libjpeg_turbo') else ''} {features.version('libjpeg_turbo')}"
     print(f"{machine()}, torchvision {torchvision.__version__}, Pillow {PIL.__version__} ({jpeg})")
     with tempfile.TemporaryDirectory() as folder:

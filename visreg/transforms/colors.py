@@ -152,4 +152,4 @@ class RandomGrayscale(Recolouring):
             return image
         made = _grey(image, False)
         made = to_bytes(made) if image.dtype == torch.uint8 else made
-        return choose(each(drawn["grey"]), made.expand_as(image), image)
+        return choose(each(drawn["grey"]), made, image)

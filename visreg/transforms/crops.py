@@ -80,9 +80,7 @@ class RandomCrop(Move):
         """Cut out the pieces whose upper left corners are at ``place``: row and column, int64 (N, 2)."""
         place, (height, width) = drawn["place"], sides_of(self.size)
         framed = with_border(values, self.borders(*values.shape[-2:]), self.padding_mode, fill)
-        rows = place[:, :1] + torch.arange(height, device=values.device)
-        columns = place[:, 1:] + torch.arange(width, device=values.device)
-        return cut(framed, rows, columns)
+        return windows(framed.contiguous(), place, height, width)
 
 
 def with_border(values: Tensor, borders: Sequence[int], mode: str, fill: Fill) -> Tensor:
@@ -104,6 +102,19 @@ def with_border(values: Tensor, borders: Sequence[int], mode: str, fill: Fill) -
             place = torch.minimum(place % period, period - twice - place % period)
         values = values.index_select(dim, place)
     return values
+
+
+def windows(values: Tensor, place: Tensor, height: int, width: int) -> Tensor:
+    """Return pieces of values (N, C, H, W), contiguous, whose upper left corners are at ``place``, int64 (N, 2).
+
+    All pieces that there could be are one view, without a copy: each begins one number after the one before.
+    """
+    count, channels, *sides = values.shape
+    steps = (sides[0] * sides[1], sides[1], 1)
+    behind = sum(step * (side - 1) for step, side in zip(steps, (channels, height, width), strict=True))
+    pieces = values.as_strided((max(0, values.numel() - behind), channels, height, width), (1, *steps))
+    image = torch.arange(count, device=values.device) * (channels * steps[0])
+    return pieces.index_select(0, image + place[:, 0] * steps[1] + place[:, 1])
 
 
 def cut(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -104,7 +104,10 @@ def within(image: Tensor, box: Tensor) -> Tensor:
     height, width = (torch.arange(side, device=image.device) for side in image.shape[-2:])
     rows, columns = height - box[:, :1], width - box[:, 1:2]
     down, across = (rows >= 0) & (rows < box[:, 2:3]), (columns >= 0) & (columns < box[:, 3:4])
-    return (down[:, :, None] & across[:, None, :])[:, None]
+    if across.shape[1] % 8:
+        return (down[:, :, None] & across[:, None, :])[:, None]
+    eights = across.view(torch.int64)[:, None]  # of pixels, several times as quick as one by one
+    return (down.to(torch.int64).neg_()[:, :, None] & eights).view(torch.bool)[:, None]
 
 
 def _noise(draws: Draws, image: Tensor) -> Tensor:

@@ -103,10 +103,24 @@ def choose(where: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     >>> choose(torch.tensor([True, False]), torch.tensor([1, 2]), torch.tensor([3, 4])).tolist()
     [1, 4]
     """
-    word = WORDS[no.element_size()]
-    ours, theirs = yes.view(word), no.view(word)
-    chosen = (ours ^ theirs).bitwise_and_(-where.to(word)).bitwise_xor_(theirs)
-    return chosen.view(no.dtype)
+    shape = max(yes, no, key=Tensor.numel).shape
+    kept = next(dim for dim in range(len(shape)) if all(_is_plain(of, shape, dim) for of in (where, yes, no)))
+    ours, theirs = (of.expand(*of.shape[:kept], *shape[kept:]).flatten(kept).contiguous() for of in (yes, no))
+    narrow = WORDS[no.element_size()]
+    odd = theirs.shape[-1] % 8 or any(of.storage_offset() % 8 for of in (ours, theirs))
+    word = narrow if odd else torch.int64  # the more at once, the quicker
+    ours, theirs = ours.view(word), theirs.view(word)
+    if where.shape[kept:] != shape[kept:]:
+        chosen = torch.where(where.flatten(kept), ours, theirs)
+    else:
+        mask = where.flatten(kept).to(narrow).neg_().view(word)
+        chosen = (ours ^ theirs).bitwise_and_(mask).bitwise_xor_(theirs)
+    return chosen.view(no.dtype).view(shape)
+
+
+def _is_plain(values: Tensor, shape: torch.Size, dim: int) -> bool:
+    """Return whether from a dimension on there is one value for all, or one for each place of ``shape``."""
+    return values.shape[dim:] in (shape[dim:], (1,) * (len(shape) - dim))
 
 
 def each(values: Tensor) -> Tensor:

@@ -82,8 +82,7 @@ class MixUp(_Mix):
     def mix(self, image: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
         """Leave ``share`` (N,) of each image."""
         partner, share = drawn["partner"], drawn["share"]
-        pixels = image.to(torch.float32)
-        mixed = torch.lerp(pixels.index_select(0, partner), pixels, each(share))
+        mixed = torch.lerp(image.index_select(0, partner).to(torch.float32), image.to(torch.float32), each(share))
         return (to_bytes(mixed.round_()) if image.dtype == torch.uint8 else mixed.to(image.dtype)), share
 
 
