@@ -33,10 +33,6 @@ from visreg.weights import InitialWeights
 LIGHT = 4e9  # parameters × pixels of a batch: the most that takes less time than torch needs to import meta kernels
 
 
-class _LightError(Exception):
-    """What is left to do is quicker on the CPU."""
-
-
 def dry_run_problems(
     schema: Schema, broken: Collection[ConfigPath] = (), weights: bool = True
 ) -> list[tuple[ConfigPath, str]]:
@@ -55,7 +51,7 @@ def dry_run_problems(
         except Exception:
             if device == "cpu":
                 raise
-            continue  # something that has no meta kernel, or a model that does not need one
+            continue  # something that has no meta kernel
         break
     return attempt.found
 
@@ -75,7 +71,8 @@ class _DryRun(Parts):
             build_optimizer(self, None)
             return
         if self.device == "meta" and _is_light(task, [batch for batch, _ in batches.values() if batch is not None]):
-            raise _LightError
+            self.device = "cpu"
+            task = self._task()
         if self.device == "cpu":
             known = {name: batch for name, (batch, _) in batches.items() if batch is not None}
             small = dict(zip(known, in_small(task, [*known.values()]), strict=True))
