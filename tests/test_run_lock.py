@@ -122,6 +122,38 @@ def test_where_files_cannot_be_locked_it_is_said(tmp_path, monkeypatch, caplog):
     assert "cannot be locked (No locks available); see to it that no other run uses it" in caplog.text
 
 
-def test_a_folder_that_is_not_there_has_one_message(tmp_path):
-    with pytest.raises(ResourceError, match="cannot write the run's folder: No such file or directory"):
-        acquire(tmp_path / "gone")
+@pytest.mark.parametrize("place", ["file/work", "file"])
+def test_a_folder_that_cannot_be_made_has_one_message(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match=rf"{place}: cannot write the run's folder: .+; set run\.work_dir"):
+        acquire(tmp_path / place)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_folders_that_were_made_are_removed_if_nothing_is_put_into_them(tmp_path):
+    folder = tmp_path / "runs" / "mine"
+    acquire(folder)
+    assert not list(tmp_path.iterdir())
+    with RunLock(folder):
+        (folder / "log.txt").touch()
+    assert sorted(each.name for each in folder.iterdir()) == [".lock", "log.txt"]
+    acquire(folder)
+    assert folder.is_dir()
+    (tmp_path / "empty").mkdir()
+    acquire(tmp_path / "empty")
+    assert (tmp_path / "empty").is_dir()
+
+
+def test_what_another_run_has_removed_is_no_lock(tmp_path, monkeypatch):
+    folder = tmp_path / "work"
+    other, flock = RunLock(folder).__enter__(), fcntl.flock
+
+    def late(file, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        other.__exit__()
+        return flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with RunLock(folder), pytest.raises(InUseError):
+        acquire(folder)
+    assert not folder.exists()

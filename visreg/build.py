@@ -46,7 +46,11 @@ FUSED = ("Adam", "AdamW", "SGD")  # PyTorch's optimizers that have a fused step 
 
 
 def build_runner(
-    config: Config | Mapping[str, Any], plugin_files: Collection[Path] = (), *, weights: bool = True
+    config: Config | Mapping[str, Any],
+    plugin_files: Collection[Path] = (),
+    *,
+    weights: bool = True,
+    begin: Callable[[Path], None] = lambda folder: None,
 ) -> Runner:
     """Build everything that training by ``config`` takes.
 
@@ -54,6 +58,8 @@ def build_runner(
         config: what to build.
         plugin_files: files that register components.
         weights: whether to read the weights that models begin from; not where those of a checkpoint are to follow.
+        begin: is called with the run's folder when the config has been checked and nothing been built, in every
+            process.
 
     Raises:
         ConfigError: if the config has mistakes; nothing has been built by then.
@@ -62,9 +68,11 @@ def build_runner(
         ResourceError: if there is no such device, the work directory cannot be written, or weights cannot be had.
     """
     builder = _Builder(config, plugin_files, weights)
+    work_dir = builder.schema.work_dir(builder.config.file)
+    begin(work_dir)
     train_loader = builder.loader("train")
     val_loader = builder.loader("val") if builder.schema.val else None
-    runner = builder.runner(train_loader, val_loader, builder.schema.work_dir(builder.config.file))
+    runner = builder.runner(train_loader, val_loader, work_dir)
     builder.make_work_dir()  # not before: a config can be refused
     return runner
 

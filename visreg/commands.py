@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from visreg import dist
 from visreg.errors import ConfigError, Problem, ResourceError, VisregError, module_of, out_of_memory
@@ -17,6 +17,8 @@ from visreg.signals import Signals
 if TYPE_CHECKING:
     from visreg.config import Config
     from visreg.runner import Runner
+
+T = TypeVar("T")
 
 logger = logging.getLogger("visreg")
 
@@ -49,16 +51,18 @@ def _prepared(options: argparse.Namespace, held: ExitStack) -> Runner:
     from visreg.config import dump
     from visreg.run_lock import RunLock
 
+    def lock(folder: Path) -> None:  # before the data is read, which can take minutes
+        if dist.is_main():
+            held.enter_context(RunLock(folder))
+
     config = _load(options)
-    try:
-        runner = build_runner(config, options.plugin, weights=not _goes_on(options, config))
-    except VisregError as error:
-        if not dist.agree_to_begin(error):
-            raise SystemExit(error.exit_code) from error
-        raise
-    dist.agree_to_begin(None)
+    weights = not _goes_on(options, config)
+    runner = _agreed(
+        lambda: build_runner(
+            config, options.plugin, weights=weights, begin=lambda folder: _agreed(lambda: lock(folder))
+        )
+    )
     if dist.is_main():
-        held.enter_context(RunLock(runner.work_dir))
         log_to_file(runner.work_dir / "log.txt")
     generators.seed_others(config.values["run"].get("seed", 0) + dist.rank())
     if options.resume is not None or options.resume_override:
@@ -66,6 +70,18 @@ def _prepared(options: argparse.Namespace, held: ExitStack) -> Runner:
     if dist.is_main():
         dump(config.values, runner.work_dir / "config.json")  # not before: a config can be refused
     return runner
+
+
+def _agreed(function: Callable[[], T]) -> T:
+    """Return what ``function`` returns; if it fails in one of the processes, none goes on."""
+    try:
+        found = function()
+    except VisregError as error:
+        if not dist.agree_to_begin(error):
+            raise SystemExit(error.exit_code) from error
+        raise
+    dist.agree_to_begin(None)
+    return found
 
 
 def _goes_on(options: argparse.Namespace, config: Config) -> bool:

@@ -10,6 +10,7 @@ import os
 import socket
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from visreg.errors import InUseError, ResourceError
@@ -23,12 +24,14 @@ class RunLock:
     """Keeps a folder for this process from `__enter__` to `__exit__`; the file ``.lock`` in it says whose it is.
 
     It is the kernel that holds the lock (flock), and it lets go when the process ends, however it ends. A file that a
-    dead process left therefore locks nothing.
+    dead process left therefore locks nothing. A folder that there was not before is made, and removed at the end if
+    nothing else has been put into it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file = -1
+        self._made: list[Path] = []  # the folder and those that it is in, as far as they were not there
 
     def __enter__(self) -> RunLock:
         """Take the lock.
@@ -39,9 +42,13 @@ class RunLock:
         """
         path = self.folder / NAME
         try:
+            self._made = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
-            raise ResourceError(f"{path}: cannot write the run's folder: {error.strerror}; set run.work_dir") from None
+            self._remove()
+            problem = f"cannot write the run's folder: {error.strerror}; set run.work_dir"
+            raise ResourceError(f"{self.folder}: {problem}") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -53,6 +60,9 @@ class RunLock:
                 ) from None
             logger.warning("%s: cannot be locked (%s); see to it that no other run uses it", path, error.strerror)
             return self
+        if not os.fstat(self._file).st_nlink:  # another run has just removed it, and locking it keeps nobody out
+            self._close()
+            return self.__enter__()
         self._take_over()
         in_child = weakref.WeakMethod(self._close)  # or a worker that outlives this process keeps the folder locked
         os.register_at_fork(after_in_child=lambda: (method := in_child()) and method())
@@ -61,7 +71,17 @@ class RunLock:
     def __exit__(self, *_: object) -> None:
         if self._file >= 0:
             _write(self._file, {})
-            self._close()
+        if self._made:
+            self._remove()
+        self._close()
+
+    def _remove(self) -> None:
+        """Remove the folders that were made, unless something has been put into them."""
+        with suppress(OSError):  # what cannot be removed is no harm
+            if [each.name for each in self.folder.iterdir()] == [NAME]:
+                (self.folder / NAME).unlink()
+            for folder in self._made:
+                folder.rmdir()
 
     def _take_over(self) -> None:
         if before := _read(self._file):

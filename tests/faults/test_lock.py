@@ -8,6 +8,7 @@ import stat
 import pytest
 
 from tests.test_cli import newest, run
+from visreg.build_data import DataBuilder
 from visreg.run_lock import RunLock
 
 
@@ -32,6 +33,28 @@ def test_a_second_run_is_refused_before_it_writes_and_a_test_is_not(small, capsy
         }
         assert run("test", newest(small)) == 0
     assert run("train", small, "--resume") == 0
+
+
+def test_a_second_run_is_refused_before_its_data_is_read(small, capsys, monkeypatch):
+    monkeypatch.setattr(DataBuilder, "dataset", lambda self, split: pytest.fail(f"{split} is read"))
+    with RunLock(small.parent / "work"):
+        assert run("train", small) == 2
+    assert "is in use by process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    ["optimizer.lr=-1", "train.dataset={'type': 'ImageFolder', 'root': 'nowhere'}", "run.device='cuda:99'"],
+)
+def test_a_run_that_cannot_begin_leaves_no_folder_and_no_lock(small, tmp_path, mistake):
+    work = tmp_path / "runs" / "mine"
+    for _ in range(2):
+        assert run("train", small, "--work-dir", work, "--set", mistake) in (2, 3, 6)
+        assert not work.parent.exists()
+    work.mkdir(parents=True)
+    assert run("train", small, "--work-dir", work, "--set", mistake) in (2, 3, 6)
+    with RunLock(work):
+        assert work.is_dir()
 
 
 @pytest.mark.parametrize("place", ["/proc/self/work", "/dev/null", "/dev/null/work"])
