@@ -486,7 +486,7 @@ def test_what_cannot_be_kept_is_a_mistake(root):
         check_config(config_from(tiny_config(train={"cache": "ram"})))
     dataset = {"type": "Subset", "dataset": tiny_config()["train"]["dataset"], "count": 9}
     with pytest.raises(DataError, match=r"train\.cache: .* does not say which files .*; remove it"):
-        build_runner(tiny_config(train={"cache": "ram", "dataset": dataset}))
+        build_runner(tiny_config(train={"cache": "ram", "dataset": dataset}, val=None, metrics=[]))
     with pytest.raises(ConfigError, match=r"train\.cache: of no use, since train\.in_memory=True"):
         build_runner(config(root, cache="ram", in_memory=True))
     with pytest.raises(ConfigError, match=r"train\.cache"):

@@ -95,6 +95,7 @@ def test_a_setting_that_is_late_is_told_and_the_others_go_on(apart, monkeypatch,
     assert rehearsed == [True]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of older compilers
 def test_a_config_that_is_compiled_as_it_is_takes_as_long_as_it_takes(apart, monkeypatch):
     monkeypatch.setattr(module, "rehearse", lambda *args: pytest.fail("it has no limit"))
     monkeypatch.setattr(Contender, "take", lambda self, steps: 0.1)
@@ -134,6 +135,7 @@ def test_a_rehearsal_ends_with_the_process_that_wants_it(tmp_path):
     assert process.wait(30) == -signal.SIGKILL
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of older compilers
 @pytest.mark.slow
 def test_what_was_rehearsed_is_compiled(apart, monkeypatch, capsys):
     monkeypatch.setattr(module, "candidates", lambda schema, runner: iter([COMPILED]))
