@@ -72,7 +72,7 @@ def trained(folder, name, **train):
     (folder / f"{name}.json").write_text(json.dumps(values))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, "-m", "visreg.cli", "train", str(folder / f"{name}.json"), "--plugin", str(folder / "noted.py")],
+        [*launch, "-m", "visreg", "train", str(folder / f"{name}.json"), "--plugin", str(folder / "noted.py")],
         env={
             **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1]),
             "VISREG_CACHE": str(folder / f"{name}.caches"), "NOTES": str(folder / name),

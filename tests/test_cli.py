@@ -232,7 +232,7 @@ def test_a_constructor_that_raises_is_placed(small, capsys):
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "visreg.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "visreg", *map(str, arguments)]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -280,6 +280,14 @@ def test_tools_pass_their_arguments_on(tool):
     done = subprocess.run([sys.executable, ROOT / "tools" / f"{tool}.py", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert f"visreg {tool}" in done.stdout
+
+
+def test_the_package_is_the_command(tmp_path):
+    done = subprocess.run(command("--help"), capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.startswith("usage: visreg [-h]")
+    done = subprocess.run(command("train", "gone.py"), capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("no such config file: 'gone.py'\n")
 
 
 def test_help_does_not_import_torch():

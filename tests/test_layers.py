@@ -53,6 +53,7 @@ FLOORS = (
     {"commands"},
     {"arguments"},
     {"cli"},
+    {"__main__"},
 )
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -129,11 +130,11 @@ def test_every_name_on_a_floor_exists():
     ("what", "unwanted"),
     [
         (["-c", "import visreg"], ("torch", "torchvision", "rich")),
-        (["-m", "visreg.cli", "--help"], ("torch", "torchvision", "rich")),
-        (["-m", "visreg.cli", "train", "--help"], ("torch", "torchvision", "visreg.run_lock")),
-        (["-m", "visreg.cli", "predict", "--help"], ("torch", "torchvision", "PIL")),
-        (["-m", "visreg.cli", "list"], ("torch", "torchvision", "rich", "socket", "visreg.check")),
-        (["-m", "visreg.cli", "check", str(ROOT.parent / "configs" / "cnn_mnist.py")], ("torchvision", "rich")),
+        (["-m", "visreg", "--help"], ("torch", "torchvision", "rich")),
+        (["-m", "visreg", "train", "--help"], ("torch", "torchvision", "visreg.run_lock")),
+        (["-m", "visreg", "predict", "--help"], ("torch", "torchvision", "PIL")),
+        (["-m", "visreg", "list"], ("torch", "torchvision", "rich", "socket", "visreg.check")),
+        (["-m", "visreg", "check", str(ROOT.parent / "configs" / "cnn_mnist.py")], ("torchvision", "rich")),
         (["-c", "import visreg; [list(kind) for kind in visreg.registry.KINDS.values()]"], ("torch", "torchvision")),
         (["-c", "import visreg; visreg.OPTIMIZERS.get('SGD')"], ("torchvision",)),
     ],

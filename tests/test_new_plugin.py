@@ -57,9 +57,9 @@ def test_its_example_trains_and_its_names_are_listed(tmp_path):
     folder = write_plugin("visreg-probe", tmp_path)
     environment = without_installing(folder)
     flags = ["--set", "run.epochs=None", "run.steps=1", "run.device=cpu"]
-    said = run("-m", "visreg.cli", "train", folder / "examples" / "digits.py", *flags, env=environment, cwd=tmp_path)
+    said = run("-m", "visreg", "train", folder / "examples" / "digits.py", *flags, env=environment, cwd=tmp_path)
     assert "step 1/1" in said
-    assert "In a config:" in run("-m", "visreg.cli", "list", "models", "ProbeNet", env=environment, cwd=tmp_path)
+    assert "In a config:" in run("-m", "visreg", "list", "models", "ProbeNet", env=environment, cwd=tmp_path)
 
 
 @pytest.mark.slow

@@ -42,8 +42,8 @@ def test_its_config_has_no_mistakes_and_trains(environment, tmp_path):
         "run.epochs=None", "run.steps=3", "run.device=cpu", "schedule.warmup_steps=1", "train.batch_size=32",
         f"train.dataset.datasets=[{digits % True}]", f"val.dataset.datasets=[{digits % False}]",
     ]  # fmt: skip
-    assert "no mistakes found" in run("-m", "visreg.cli", "check", CONFIG, env=environment, cwd=tmp_path)
-    said = run("-m", "visreg.cli", "train", CONFIG, "--set", *flags, env=environment, cwd=tmp_path)
+    assert "no mistakes found" in run("-m", "visreg", "check", CONFIG, env=environment, cwd=tmp_path)
+    said = run("-m", "visreg", "train", CONFIG, "--set", *flags, env=environment, cwd=tmp_path)
     assert "step 3/3" in said
 
 
@@ -64,7 +64,7 @@ def test_an_unlisted_and_misspelt_plugin_component_gets_its_near_name(environmen
     config = tmp_path / "near.py"
     config.write_text(CONFIG.read_text().replace('type="TinyViT"', 'type="TinyVit1"'))
     done = subprocess.run(
-        [sys.executable, "-m", "visreg.cli", "check", str(config)], capture_output=True, text=True, env=environment
+        [sys.executable, "-m", "visreg", "check", str(config)], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 2
     assert "'TinyVit1' is not among the models; did you mean 'TinyViT'" in done.stderr

@@ -319,7 +319,7 @@ class Norm(nn.Module):
 
 
 def run(*arguments, cwd):
-    command = [sys.executable, "-m", "visreg.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "visreg", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
 

@@ -121,7 +121,7 @@ def test_a_launcher_that_is_told_to_end_ends_a_run_that_is_saved(config, tmp_pat
 def test_a_run_that_is_stopped_and_continued_goes_on_as_if_nothing_had_happened(config, tmp_path):
     ends = []
     for name in ("whole", "stopped"):
-        command = [sys.executable, "-m", "visreg.cli", "train", str(config), "--work-dir", str(tmp_path / name)]
+        command = [sys.executable, "-m", "visreg", "train", str(config), "--work-dir", str(tmp_path / name)]
         command += ["--set", "run.epochs=150", "train.workers=2"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
             while "epoch 2/" not in process.stdout.readline():

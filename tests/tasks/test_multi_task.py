@@ -356,7 +356,7 @@ def test_two_processes_do_what_one_does(tmp_path):
     (tmp_path / "two.json").write_text(json.dumps(values))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, "-m", "visreg.cli", "train", str(tmp_path / "two.json")],
+        [*launch, "-m", "visreg", "train", str(tmp_path / "two.json")],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -26,10 +26,10 @@ from results import ROOT, machine, summary
 PROCESSES = {
     "python -c pass": ["-c", "pass"],
     "import visreg": ["-c", "import visreg"],
-    "visreg --help": ["-m", "visreg.cli", "--help"],
-    "visreg list": ["-m", "visreg.cli", "list"],
+    "visreg --help": ["-m", "visreg", "--help"],
+    "visreg list": ["-m", "visreg", "list"],
     "import torch": ["-c", "import torch"],
-    "visreg check": ["-m", "visreg.cli", "check", str(ROOT / "configs" / "cnn_mnist.py")],
+    "visreg check": ["-m", "visreg", "check", str(ROOT / "configs" / "cnn_mnist.py")],
 }
 DERIVED = '_base_ = "{}"\noptimizer = dict(lr=0.02)\nrun = dict(epochs=3)\n'
 
