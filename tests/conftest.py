@@ -39,10 +39,10 @@ run = dict(epochs=2)
 @pytest.fixture(autouse=True)
 def only_installed_components():
     """Forget after each test what its plugin files registered."""
-    before = {kind: dict(registry._files) for kind, registry in KINDS.items()}
+    before = {kind: dict(registry.files) for kind, registry in KINDS.items()}
     yield
     for kind, registry in KINDS.items():
-        registry._files = before[kind]
+        registry.files = before[kind]
 
 
 @pytest.fixture

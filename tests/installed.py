@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from visreg import registry
+from visreg import component, registry
 
 # The source of a module that has a network of some name.
 NET = (
@@ -36,11 +36,11 @@ def install(
 @contextmanager
 def on_path(folder: Path) -> Iterator[None]:
     """Have Python and visreg see what is in ``folder``; then forget what was registered meanwhile."""
-    files = {kind: dict(table._files) for kind, table in registry.KINDS.items()}
-    registry._all_plugins.cache_clear()
+    files = {kind: dict(table.files) for kind, table in registry.KINDS.items()}
+    component._all_installed.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         yield
     for kind, table in registry.KINDS.items():
-        table._files = files[kind]
-    registry._all_plugins.cache_clear()
+        table.files = files[kind]
+    component._all_installed.cache_clear()

@@ -340,7 +340,7 @@ def state_of(runner):
 def unbroken(tmp_path_factory):
     runner = build_runner(augmented(tmp_path_factory.mktemp("unbroken"), 0))
     runner.train()
-    TRANSFORMS._files.pop("Noisy")
+    TRANSFORMS.files.pop("Noisy")
     return state_of(runner)
 
 

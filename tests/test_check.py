@@ -10,7 +10,8 @@ from tests.conftest import ROOT
 from visreg.check import check_config, static_problems
 from visreg.config import config_from, load_config
 from visreg.errors import ConfigError
-from visreg.registry import OPTIMIZERS, load_file
+from visreg.plugin_file import load_file
+from visreg.registry import OPTIMIZERS
 
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if "tiny_vit" not in path.name)
 SMALL = {

@@ -84,7 +84,7 @@ class LosesImage:
 
 @pytest.fixture(autouse=True)
 def _registered():
-    before = {kind: dict(registry._files) for kind, registry in KINDS.items()}
+    before = {kind: dict(registry.files) for kind, registry in KINDS.items()}
     for model in (Linear, GivesTuple, MixesSamples, TakesTwo):
         MODELS.register(model)
     for transform in (ReturnsNothing, ReturnsImage, LosesImage):
@@ -93,7 +93,7 @@ def _registered():
         registry.register(Nothing)
     yield
     for kind, registry in KINDS.items():
-        registry._files = before[kind]
+        registry.files = before[kind]
 
 
 @pytest.mark.parametrize(

@@ -84,10 +84,10 @@ class Discs(Dataset):
 
 @pytest.fixture(autouse=True)
 def _registered():
-    before = dict(DATASETS._files)
+    before = dict(DATASETS.files)
     DATASETS.register(Discs)
     yield
-    DATASETS._files = before
+    DATASETS.files = before
 
 
 @frozen

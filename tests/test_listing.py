@@ -12,7 +12,8 @@ from installed import install, on_path
 import visreg
 from visreg.errors import PluginError, RegistryError
 from visreg.listing import _summary, show
-from visreg.registry import KINDS, load_file
+from visreg.plugin_file import load_file
+from visreg.registry import KINDS
 
 MODULE = '''
 from torch import nn

@@ -10,8 +10,10 @@ from installed import NET, install, models
 from torch import nn
 
 from visreg import DATASETS, HOOKS, LOSSES, MODELS, OPTIMIZERS, SCHEDULES, TASKS, TRANSFORMS
+from visreg.component import Component
 from visreg.errors import Location, PluginError, RegistryError
-from visreg.registry import KINDS, Component, Registry, kind_of, load_file
+from visreg.plugin_file import load_file
+from visreg.registry import KINDS, Registry, kind_of
 
 PLUGIN_FILE = "from visreg import MODELS\n@MODELS.register\ndef filed_net(width: int = 2):\n    return width\n"
 
@@ -158,10 +160,10 @@ def test_file_registers_once_and_anew_when_it_changes(site):
 )
 def test_file_that_fails_leaves_no_names_behind(site, end, said):
     (site / "mine.py").write_text(f"{PLUGIN_FILE}{end}\n")
-    before = dict(MODELS._files), set(sys.modules)
+    before = dict(MODELS.files), set(sys.modules)
     with pytest.raises(PluginError, match=f"plugin file .*mine.py failed: {said}"):
         load_file(site / "mine.py")
-    assert (MODELS._files, {name for name in sys.modules if "mine" in name} - before[1]) == (before[0], set())
+    assert (MODELS.files, {name for name in sys.modules if "mine" in name} - before[1]) == (before[0], set())
 
 
 def test_file_that_fails_leaves_not_even_names_of_what_it_imported(site):

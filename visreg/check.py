@@ -27,7 +27,8 @@ from visreg.errors import (
     suggest,
 )  # fmt: skip
 from visreg.options import open_ended, options_of, problems
-from visreg.registry import Registry, kind_of, load_file
+from visreg.plugin_file import load_file
+from visreg.registry import Registry, kind_of
 from visreg.schema import NESTED, SECTIONS, SLOTS, ModelKeys, Schema, Slot
 from visreg.specs import is_spec, items, outer_specs
 

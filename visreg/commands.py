@@ -212,7 +212,7 @@ def list_names(options: argparse.Namespace) -> int:
     from visreg.listing import show
 
     for file in options.plugin:
-        from visreg.registry import load_file
+        from visreg.plugin_file import load_file
 
         load_file(file)
     show(options.kind, options.name)

@@ -15,9 +15,10 @@ from attrs import NOTHING, frozen
 
 from visreg import adopted
 from visreg.annotations import UNKNOWN, describe
+from visreg.component import Component
 from visreg.errors import PluginError, RegistryError, suggest
 from visreg.options import Option, options_of
-from visreg.registry import KINDS, Component, Registry
+from visreg.registry import KINDS, Registry
 
 RANKS = ("own", "file", "plugin", "adopted")
 # How a config names a component of each kind.

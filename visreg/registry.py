@@ -14,21 +14,13 @@ Names are looked up in that order, the middle two being of one rank. Two owners 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
-import os
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from attrs import field, frozen
-
 from visreg.annotations import fit
-from visreg.entry_points import GROUPS, entry_points
-from visreg.errors import Location, PluginError, RegistryError, VisregError, nearest, suggest
+from visreg.component import Component, installed
+from visreg.errors import Location, RegistryError, VisregError, nearest, suggest
 from visreg.options import options_of
 from visreg.specs import Spec, is_spec
 
@@ -45,51 +37,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-FILE_PREFIX = "visreg_file_"  # of the module names of plugin files
-
-
-@frozen
-class Component:
-    """A name, whose it is, and where to import it from.
-
-    Attributes:
-        target: ``"module:attribute"``, as in an entry point.
-        source: ``"own"``, ``"plugin"``, ``"file"`` or ``"adopted"``.
-        owner: the distribution and its version, or the file.
-    """
-
-    name: str
-    target: str
-    source: str
-    owner: str
-    factory: Callable[..., Any] | None = field(default=None, eq=False, repr=False)
-
-    def load(self) -> Callable[..., Any]:
-        """Return the class or function itself.
-
-        Raises:
-            PluginError: if a plugin fails to import, whatever the reason; the original exception is its cause.
-        """
-        if self.factory is not None:
-            return self.factory
-        module, _, attribute = self.target.partition(":")
-        try:
-            found = importlib.import_module(module)
-            for part in filter(None, attribute.split(".")):
-                found = getattr(found, part)
-        except (Exception, SystemExit) as error:
-            if self.source != "plugin":
-                raise
-            raise PluginError(
-                f"{self.name!r}: plugin {self.owner} failed to import {self.target}: "
-                f"{type(error).__name__}: {error}{_raised_at(error)}; update or uninstall the plugin"
-            ) from error
-        if not callable(found):
-            raise PluginError(f"{self.name!r}: plugin {self.owner}: {self.target} is not a class or function")
-        return found
-
-    def __str__(self) -> str:
-        return f"{self.owner} ({self.target})"
 
 
 class Registry(Generic[T]):
@@ -108,7 +55,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self._adapter = adapter
         self._own: dict[str, Component] = {}
-        self._files: dict[str, Component] = {}
+        self.files: dict[str, Component] = {}  # what `register` has filed
         self._adopted: list[tuple[str, Callable[[], Mapping[str, str]]]] = []
 
     def __repr__(self) -> str:
@@ -117,7 +64,7 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         """Yield every known name, sorted; no component is imported."""
         adopted = (name for _, names in self._adopted for name in names())
-        return iter(sorted({*self._own, *self._files, *_plugins(self.kind), *adopted}))
+        return iter(sorted({*self._own, *self.files, *installed(self.kind), *adopted}))
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.find(name) is not None
@@ -142,19 +89,19 @@ class Registry(Generic[T]):
         taken = [other for other in self.claims(name) if other.source != "adopted" and other.owner != owner]
         if taken:
             raise RegistryError(f"{self.kind}: {name!r} from {owner} is already registered by {taken[0]}; rename it")
-        self._files[name] = Component(name, f"{factory.__module__}:{name}", "file", owner, factory)
+        self.files[name] = Component(name, f"{factory.__module__}:{name}", "file", owner, factory)
         return factory
 
     def forget(self, owner: str) -> None:
         """Drop what the file ``owner`` registered, so that it can be read anew."""
-        self._files = {name: component for name, component in self._files.items() if component.owner != owner}
+        self.files = {name: component for name, component in self.files.items() if component.owner != owner}
 
     def claims(self, name: str) -> list[Component]:
         """Return everybody who has ``name``, in order of precedence; nothing is imported."""
         adopted = [(owner, names()[name]) for owner, names in self._adopted if name in names()]
-        first = [table[name] for table in (self._own, self._files) if name in table]
+        first = [table[name] for table in (self._own, self.files) if name in table]
         last = [Component(name, target, "adopted", owner) for owner, target in adopted]
-        return [*first, *_plugins(self.kind).get(name, ()), *last]
+        return [*first, *installed(self.kind).get(name, ()), *last]
 
     def find(self, name: str) -> Component | None:
         """Return whose ``name`` is, or None; nothing is imported.
@@ -248,46 +195,6 @@ def kind_of(annotation: Any, parent: Registry[Any], option: str = "") -> Registr
     return next((registry for word, registry in KIND_OF_CLASS.items() if word in text), parent)
 
 
-def loaded_files() -> list[Path]:
-    """Return the plugin files that this process has run."""
-    modules = [module for name, module in sys.modules.items() if name.startswith(FILE_PREFIX)]
-    return [Path(module.__file__) for module in modules if module.__file__]
-
-
-def load_file(path: Path) -> None:
-    """Run a plugin file, whose decorators register what it has; a second call does nothing until the file changes.
-
-    Raises:
-        PluginError: if it fails, with the line; what it registered before that is forgotten.
-    """
-    path = path.resolve()
-    # The same in every process, so that what another one pickles can be found here.
-    import hashlib  # takes longer than all else here
-
-    name = f"{FILE_PREFIX}{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
-    stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    if name in sys.modules and sys.modules[name].__dict__.get("__visreg_stamp__") == stamp:
-        return
-    for registry in KINDS.values():
-        registry.forget(str(path))
-    before = {registry.kind: dict(registry._files) for registry in KINDS.values()}
-    spec = importlib.util.spec_from_file_location(name, path)
-    if not stamp or spec is None or spec.loader is None:
-        raise PluginError(f"plugin file {path} does not exist or is not a .py file")
-    module = importlib.util.module_from_spec(spec)
-    module.__dict__["__visreg_stamp__"] = stamp
-    sys.modules[name] = module  # where dataclasses and pickle of worker processes look for it
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        for kind, files in before.items():
-            KINDS[kind]._files = files
-        if isinstance(error, RegistryError):
-            raise
-        raise PluginError(f"plugin file {path} failed: {type(error).__name__}: {error}{_raised_at(error)}") from error
-
-
 def _file_of(factory: Callable[..., Any]) -> str:
     try:
         return inspect.getsourcefile(factory) or factory.__module__
@@ -295,32 +202,9 @@ def _file_of(factory: Callable[..., Any]) -> str:
         return factory.__module__
 
 
-def _raised_at(error: BaseException) -> str:
-    if isinstance(error, SyntaxError) and error.filename:
-        return f" ({error.filename}:{error.lineno})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    return f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
-
-
 def _short(arguments: Mapping[str, Any], limit: int = 200) -> str:
     text = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def _plugins(kind: str) -> Mapping[str, tuple[Component, ...]]:
-    """Return the components of installed plugins, unimported; several where several packages have one name."""
-    return _all_plugins().get(kind, {})
-
-
-@cache
-def _all_plugins() -> dict[str, dict[str, tuple[Component, ...]]]:
-    found: dict[str, dict[str, tuple[Component, ...]]] = {}
-    for group, name, target, owner in entry_points():
-        component = Component(name, target, "plugin", owner)
-        names = found.setdefault(group.removeprefix(GROUPS), {})
-        if component not in names.get(name, ()):  # one package can be found in two places
-            names[name] = (*names.get(name, ()), component)
-    return found
 
 
 MODELS: Registry[nn.Module] = Registry("models", adapter="visreg.models.adopted:adapt")

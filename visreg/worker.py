@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from visreg.errors import ResourceError, VisregError
-from visreg.registry import load_file
+from visreg.plugin_file import load_file
 from visreg.slabs import Sender
 
 NO_MEMORY = ("Cannot allocate memory", "No space left on device", "Too many open files", "ancdata", "SIGBUS")

@@ -19,7 +19,7 @@ from attrs import define, field
 from torch import multiprocessing
 
 from visreg.errors import DataError, ResourceError
-from visreg.registry import loaded_files
+from visreg.plugin_file import loaded_files
 from visreg.slabs import Receiver
 from visreg.worker import HELD_BACK, LACKING, NO_MEMORY, Make, resource, work
 

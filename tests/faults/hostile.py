@@ -121,7 +121,7 @@ def calls(marker: str) -> Files:
         "numpy.core.multiarray _reconstruct": (named("numpy ndarray"), (0,), raw(b"b")),
         "numpy.f2py.crackfortran getlincoef": (code, {}), "copyreg _reconstructor": (named("os system"), 0, touch),
         "copyreg __newobj__": (named("subprocess Popen"), shell), "copyreg add_extension": ("os", "system", 1),
-        "visreg.registry load_file": (marker,), "visreg.cli main": (["list"],), "__main__ main": (), "": (),
+        "visreg.plugin_file load_file": (marker,), "visreg.cli main": (["list"],), "__main__ main": (), "": (),
     }.items():  # fmt: skip
         yield f"call {name}", state(called(name, *arguments))
     for protocol in range(6):
@@ -405,7 +405,8 @@ IMPORT_PATHS = (
     "os.system", "builtins.eval", "builtins.exec", "builtins.__import__", "subprocess.Popen", "torch.load",
     "torch.hub.load",
     "a.b.c", "__import__", "__class__", "__init__", "__builtins__", "eval", "exec", "open", "os:system", "posix.system",
-    "../evil", "./evil.py", "evil.py", "evil", "visreg.registry.load_file", "visreg.registry:load_file", "pickle.loads",
+    "../evil", "./evil.py", "evil.py", "evil", "pickle.loads",
+    "visreg.plugin_file.load_file", "visreg.plugin_file:load_file",
     "functools.partial", "torch.nn.Linear.__init__", "lambda: 0", "().__class__", "{{__import__('os')}}", "\0", "",
     "x" * 1_000_000, "torch.utils.cpp_extension.load_inline", "EMA; import os", "runpy.run_path",
     "importlib.import_module",

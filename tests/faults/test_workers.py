@@ -278,7 +278,8 @@ import multiprocessing, pathlib, sys
 import torch
 from visreg.batching import Batching
 from visreg.loader import SampleLoader
-from visreg.registry import DATASETS, load_file
+from visreg.plugin_file import load_file
+from visreg.registry import DATASETS
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
     load_file(pathlib.Path("ramp.py"))
