@@ -33,7 +33,7 @@ FLOORS = (
     },
     {"options", "component", "signals", "sampler", "device", "random_draws", "picture", "slabs", "log", "legend"},
     {"registry", "data", "checkpoint", "config", "batching"},
-    {"transform", "machine", "cache_file", "plugin_file"},
+    {"transform", "machine", "cache_file", "plugin_file", "slots"},
     {"tables", "schema", "worker", "misfit", "draw", "placement", "pages", "weights_file", "together", "cache"},
     {"task", "workers", "resume", "samples", "objects", "findings", "weights"},
     {"hook", "loader", "memory", "metric", "schedule", "finite", "state", "stream", "patterns"},

@@ -9,7 +9,8 @@ import pytest
 from tiny import tiny_config
 
 from visreg.registry import KINDS
-from visreg.schema import DEFAULT_HOOKS, SECTIONS, SLOTS, DataConfig, ParamGroups, RunConfig, Schema
+from visreg.schema import DEFAULT_HOOKS, SECTIONS, DataConfig, ParamGroups, RunConfig, Schema
+from visreg.slots import SLOTS
 
 
 def test_defaults_are_filled_in():

@@ -29,7 +29,8 @@ from visreg.errors import (
 from visreg.options import open_ended, options_of, problems
 from visreg.plugin_file import load_file
 from visreg.registry import Registry, kind_of
-from visreg.schema import NESTED, SECTIONS, SLOTS, ModelKeys, Schema, Slot
+from visreg.schema import SECTIONS, Schema
+from visreg.slots import NESTED, SLOTS, ModelKeys, Slot
 from visreg.specs import is_spec, items, outer_specs
 
 Found = Iterator[tuple[ConfigPath, str]]

@@ -179,7 +179,7 @@ def _rest(option: Option, ours: bool) -> str:
 
 def _settable(registry: Registry[Any], factory: Callable[..., Any]) -> Sequence[Option]:
     """Return the options that a config may set."""
-    from visreg.schema import SLOTS  # here, as below: names alone take none of it
+    from visreg.slots import SLOTS  # here, as below: names alone take none of it
 
     given = frozenset().union(*(slot.given for slot in SLOTS.values() if slot.registry is registry))
     return [option for option in options_of(factory).values() if option.name not in given]
