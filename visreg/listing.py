@@ -186,7 +186,7 @@ def _settable(registry: Registry[Any], factory: Callable[..., Any]) -> Sequence[
 
 
 def _offered(registry: Registry[Any], factory: Callable[..., Any]) -> set[str]:
-    from visreg.check import offered
+    from visreg.spec_check import offered
 
     return offered(registry, factory)
 
