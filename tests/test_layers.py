@@ -37,7 +37,7 @@ FLOORS = (
     {"tables", "schema", "worker", "misfit", "draw", "placement", "pages", "weights_file", "together", "cache"},
     {"task", "workers", "resume", "samples", "objects", "findings", "weights"},
     {"hook", "loader", "memory", "metric", "schedule", "finite", "state", "stream", "patterns"},
-    {"step", "gradient_checkpointing"},
+    {"step", "gradient_checkpointing", "callbacks"},
     {"rollback"},
     {"runner", *ZOOS},
     {"parts", "diagnosis", "overlap", "build_cache"},

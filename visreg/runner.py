@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import torch
 from attrs import define, field, setters
@@ -15,9 +14,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from visreg import dist, generators
+from visreg.callbacks import Callbacks
 from visreg.checkpoint import differences
 from visreg.data import Batch
-from visreg.errors import CheckpointError, NotFiniteError, VisregError
+from visreg.errors import CheckpointError, NotFiniteError
 from visreg.hook import Event, Hook
 from visreg.loader import Loader
 from visreg.metric import Metric
@@ -25,13 +25,11 @@ from visreg.phase import phase
 from visreg.rollback import roll_back, save_start
 from visreg.schedule import Schedule
 from visreg.signals import Left, Signals
-from visreg.state import restore, restore_hook, state_of
+from visreg.state import restore, restore_hooks, state_of
 from visreg.step import Step
 from visreg.task import Task
 
 T = TypeVar("T")
-
-logger = logging.getLogger("visreg")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -92,12 +90,12 @@ class Runner:
     signals: Signals = field(factory=Signals, init=False, repr=False)
     scaler: torch.amp.GradScaler = field(init=False, repr=False)
     _step: Step = field(init=False, repr=False)
-    _callbacks: dict[Event, list[Callable[[Runner], None]]] = field(init=False, repr=False)
+    _callbacks: Callbacks = field(init=False, repr=False)
     _agreement: dist.Agreement = field(factory=dist.Agreement, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self._callbacks = {event: _overridden(self.hooks, event) for event in get_args(Event)}
+        self._callbacks = Callbacks.of(self.hooks)
         self._step = Step.of(self)
         self.steps_per_epoch = len(self.train_loader) if self.train_loader is not None else 1
 
@@ -266,31 +264,8 @@ class Runner:
             return None
 
     def call(self, event: Event) -> None:
-        """Call every hook that overrides ``event``, in order; an exception is told which hook it came from.
-
-        One in ``after_train`` is raised once all hooks have been called, so that the others still save and close.
-        """
-        callbacks = self._callbacks[event]
-        if not callbacks:
-            return
-        failure: Exception | None = None
-        for callback in callbacks:
-            try:
-                with phase(event):
-                    callback(self)
-            except Exception as error:
-                name = type(callback.__self__).__name__  # type: ignore[attr-defined]  # it is a bound method
-                error.add_note(f"raised by the hook {name} in {event}, at step {self.step}")
-                if event != "after_train":
-                    raise
-                if failure is not None:
-                    logger.error("after another exception: %s: %s", type(failure).__name__, failure)
-                failure = error
-        try:
-            if failure is not None:
-                raise failure
-        finally:
-            del failure  # or it would hold what it passed through, in a cycle
+        """Call every hook that overrides ``event``, in order."""
+        self._callbacks.call(event, self)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which matrix products use ``precision``."""
@@ -336,25 +311,9 @@ class Runner:
 
     def load_hooks(self, state: Mapping[str, Any]) -> None:
         """Give each hook the state of the hook of its type, the first to the first and so on; warn of any left over."""
-        saved = [item for item in state["hooks"] if item["state"]]
-        for hook in self.hooks:
-            match = next((item for item in saved if item["type"] == type(hook).__name__), None)
-            if match is not None:
-                saved.remove(match)
-                restore_hook(hook, match["state"])
-            elif hook.state_dict():
-                logger.warning("the checkpoint knows nothing of the hook %s, which starts afresh", type(hook).__name__)
-        for item in saved:
-            logger.warning("the checkpoint has the state of a hook %s, which this config lacks", item["type"])
+        restore_hooks(self.hooks, state)
 
     def _eval_is_due(self) -> bool:
         if self.val_loader is None or not self.eval_steps or self.evaluated == self.step:
             return False
         return self.step % self.eval_steps == 0 or self.step == self.total_steps
-
-
-def _overridden(hooks: Sequence[Hook], event: Event) -> list[Callable[[Runner], None]]:
-    for hook in hooks:
-        if not isinstance(hook, Hook):
-            raise VisregError(f"{hook!r} is not a Hook; derive its class from visreg.Hook")
-    return [getattr(hook, event) for hook in hooks if getattr(type(hook), event) is not getattr(Hook, event)]

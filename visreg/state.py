@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -87,7 +87,21 @@ def _restore_optimizer(runner: Runner, state: Mapping[str, Any], override: bool)
         raise CheckpointError(f"the checkpoint's optimizer or schedule does not fit the config's: {error}") from error
 
 
-def restore_hook(hook: Hook, state: dict[str, Any]) -> None:
+def restore_hooks(hooks: Sequence[Hook], state: Mapping[str, Any]) -> None:
+    """Do what `Runner.load_hooks` does."""
+    saved = [item for item in state["hooks"] if item["state"]]
+    for hook in hooks:
+        match = next((item for item in saved if item["type"] == type(hook).__name__), None)
+        if match is not None:
+            saved.remove(match)
+            _restore_hook(hook, match["state"])
+        elif hook.state_dict():
+            logger.warning("the checkpoint knows nothing of the hook %s, which starts afresh", type(hook).__name__)
+    for item in saved:
+        logger.warning("the checkpoint has the state of a hook %s, which this config lacks", item["type"])
+
+
+def _restore_hook(hook: Hook, state: dict[str, Any]) -> None:
     """Give a hook what a checkpoint, which anyone may have written, has of it."""
     try:
         hook.load_state_dict(state)

@@ -1,0 +1,71 @@
+"""Calling the hooks of a run, and what becomes of an exception in one of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, get_args
+
+from attrs import frozen
+
+from visreg.errors import VisregError
+from visreg.hook import Event, Hook
+from visreg.phase import phase
+
+if TYPE_CHECKING:
+    from visreg.runner import Runner
+
+logger = logging.getLogger("visreg")
+
+
+@frozen
+class Callbacks:
+    """The methods of hooks that override each event, in the order of the hooks; the others cost nothing."""
+
+    methods: Mapping[Event, list[Callable[[Runner], None]]]
+
+    @classmethod
+    def of(cls, hooks: Sequence[Hook]) -> Callbacks:
+        """Return those of ``hooks``.
+
+        Raises:
+            VisregError: if one of them is no hook.
+        """
+        for hook in hooks:
+            if not isinstance(hook, Hook):
+                raise VisregError(f"{hook!r} is not a Hook; derive its class from visreg.Hook")
+        return cls({event: [getattr(hook, event) for hook in hooks if _overrides(hook, event)] for event in EVENTS})
+
+    def call(self, event: Event, runner: Runner) -> None:
+        """Call them for ``event``; an exception is told which hook it came from.
+
+        One in ``after_train`` is raised once all hooks have been called, so that the others still save and close.
+        """
+        callbacks = self.methods[event]
+        if not callbacks:
+            return
+        failure: Exception | None = None
+        for callback in callbacks:
+            try:
+                with phase(event):
+                    callback(runner)
+            except Exception as error:
+                name = type(callback.__self__).__name__  # type: ignore[attr-defined]  # it is a bound method
+                error.add_note(f"raised by the hook {name} in {event}, at step {runner.step}")
+                if event != "after_train":
+                    raise
+                if failure is not None:
+                    logger.error("after another exception: %s: %s", type(failure).__name__, failure)
+                failure = error
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # or it would hold what it passed through, in a cycle
+
+
+EVENTS: Sequence[Event] = get_args(Event)
+
+
+def _overrides(hook: Hook, event: Event) -> bool:
+    return getattr(type(hook), event) is not getattr(Hook, event)
