@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("visreg")
 
+EVENTS: Sequence[Event] = get_args(Event)
+
 
 @frozen
 class Callbacks:
@@ -62,9 +64,6 @@ class Callbacks:
                 raise failure
         finally:
             del failure  # or it would hold what it passed through, in a cycle
-
-
-EVENTS: Sequence[Event] = get_args(Event)
 
 
 def _overrides(hook: Hook, event: Event) -> bool:

@@ -16,6 +16,7 @@ from visreg.errors import ConfigError, DataError
 
 DIGITS = {"type": "Digits", "train": False, "size": 16}
 FOLDS = {"type": "KFold", "dataset": DIGITS, "folds": 4, "stratify": True}
+TRAINED = {**FOLDS, "part": "train"}
 SCENES = {"type": "ShapeScenes", "size": 12, "image_size": 32, "targets": ["masks", "boxes", "mask"]}
 MIXED = {"type": "Mosaic", "size": 32, "epochs": 2, "dataset": {"type": "CopyPaste", "dataset": SCENES}}
 
@@ -46,9 +47,13 @@ def made(config, work_dir):
 
 
 WRAPPED = [
-    {**FOLDS, "part": "train"},
-    {"type": "ClassBalanced", "threshold": 0.3, "dataset": {**FOLDS, "part": "train"}},
-    {"type": "Subset", "fraction": 0.5, "dataset": {"type": "Concat", "datasets": [DIGITS, {**DIGITS, "train": True}]}},
+    TRAINED,
+    {"type": "ClassBalanced", "threshold": 0.3, "dataset": TRAINED},
+    {
+        "type": "Subset",
+        "fraction": 0.5,
+        "dataset": {"type": "Concat", "datasets": [TRAINED, {**DIGITS, "train": True}]},
+    },
 ]
 
 
@@ -63,7 +68,7 @@ def test_in_memory_and_sample_by_sample_train_the_same(dataset, tmp_path, apart)
 
 
 def test_samplers_find_the_labels_of_what_is_wrapped(apart):
-    config = digits({"type": "Repeat", "times": 2, "dataset": DIGITS}, sampler={"type": "ClassAwareSampler"})
+    config = digits({"type": "Repeat", "times": 2, "dataset": TRAINED}, sampler={"type": "ClassAwareSampler"})
     loader = build_runner(config).train_loader
     labels = torch.cat([batch["label"] for batch in loader.epoch(0)])
     assert labels.bincount().tolist() == pytest.approx([len(labels) / 10] * 10, abs=1)
@@ -126,7 +131,7 @@ def test_a_choice_inside_of_a_wrapper_must_be_that_of_the_other_split(apart):
     choice = {"type": "FirstAvailable", "datasets": [missing, {**DIGITS, "size": 28}]}
     config = digits({"type": "Subset", "count": 60, "dataset": choice})
     config["model"]["image_size"] = 28
-    config["val"]["dataset"] = {**DIGITS, "size": 28}
+    config["val"]["dataset"] = {**DIGITS, "size": 28, "train": True}
     build_runner(config)
     config["val"]["dataset"] = {"type": "FakeData", "size": 30, "image_size": [1, 28, 28], "num_classes": 10}
     with pytest.raises(DataError, match=r"train.dataset: is digits .*, but val.dataset is FakeData"):
