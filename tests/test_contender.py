@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,12 +54,13 @@ def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path, monkeyp
                       f"mv {tmp_path}/started.partial {tmp_path}/started\nwait\n")  # fmt: skip
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
-    clock = SimpleNamespace(monotonic=lambda: 9.0 * (tmp_path / "started").exists(), sleep=time.sleep)
+    calls, started = count(), tmp_path / "started"
+    clock = SimpleNamespace(monotonic=lambda: 9.0 * (next(calls) > 0 and started.exists()), sleep=time.sleep)
     monkeypatch.setattr("visreg.contender.time", clock)  # the time is over when the script is as far
     config = config_from(tiny_config())
     with pytest.raises(TimeoutError, match=r"^not within 1 s, which --limit can make longer$"):
         rehearse(config, [], sample(config), 1)
-    assert all(gone(int(number)) for number in (tmp_path / "started").read_text().split())
+    assert all(gone(int(number)) for number in started.read_text().split())
 
 
 def test_what_ends_by_itself_leaves_nothing_either_and_is_seen_to_fail_here(tmp_path, monkeypatch):
@@ -102,6 +104,17 @@ def test_a_config_that_is_compiled_as_it_is_takes_as_long_as_it_takes(apart, mon
     monkeypatch.setattr(module.OneBatch, "of", lambda runner: object())
     monkeypatch.setattr(module, "candidates", lambda schema, runner: iter([Setting({"run.compile": False}, ROUNDING)]))
     benchmark(config_from(tiny_config(run={"compile": True})), rounds=2, limit=0)
+
+
+def test_steps_are_of_whole_batches():
+    """A model is compiled anew for another size, which would be timed."""
+    runner = build_trainer(config_from(tiny_config(train={"batch_size": 1000, "drop_last": False})))
+    sizes = [len(batch["image"]) for batch in runner.train_loader.epoch(0)]
+    assert 0 < sizes[-1] < 1000
+    contender = Contender(COMPILED)
+    contender.begin(runner)
+    taken = [len(next(contender._batches)["image"]) for _ in range(2 * len(sizes))]
+    assert taken == [1000] * 2 * len(sizes)
 
 
 def test_one_batch_seems_to_be_an_epoch():

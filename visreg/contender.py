@@ -23,7 +23,7 @@ from attrs import define, field
 from visreg.build import build_trainer
 from visreg.candidates import AS_IS, Setting
 from visreg.config import Config
-from visreg.data import Batch, DataInfo, to_device
+from visreg.data import Batch, DataInfo, batch_length, to_device
 from visreg.device import find_device
 from visreg.errors import ConfigError
 from visreg.runner import Runner
@@ -126,9 +126,14 @@ class Contender:
 
 
 def _endless(runner: Runner) -> Iterator[Batch]:
+    """Yield the batches of one epoch after another, but for a last one that is smaller: it would be compiled for."""
     assert runner.train_loader is not None
     for epoch in count():
-        yield from runner.train_loader.epoch(epoch)
+        size = 0
+        for batch in runner.train_loader.epoch(epoch):
+            size = size or batch_length(batch)
+            if batch_length(batch) == size:
+                yield batch
 
 
 def _late(limit: float) -> TimeoutError:
