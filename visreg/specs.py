@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeGuard
 
 Spec = Mapping[str, Any]  # {"type": name, **keyword arguments}
@@ -49,3 +49,15 @@ def all_specs(value: object, path: Steps = ()) -> Iterator[tuple[Steps, Spec]]:
         yield place, spec
         for step, item in items(spec):
             yield from all_specs(item, (*place, step))
+
+
+def without(value: Any, places: Collection[Steps], path: Steps = ()) -> Any:
+    """Return a part of a config without what is at some paths, in dicts and in lists.
+
+    >>> without({"type": "Inverted", "of": [1, 2, 3]}, [("of", 0), ("of", 2)])
+    {'type': 'Inverted', 'of': [2]}
+    """
+    left = {step: without(item, places, (*path, step)) for step, item in items(value) if (*path, step) not in places}
+    if isinstance(value, Mapping):
+        return left
+    return [*left.values()] if isinstance(value, (list, tuple)) else value

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from attrs import evolve, validators
 
 from visreg.config import ConfigPath
 from visreg.dry_run.run import dry_run_problems
 from visreg.schema import Schema
-from visreg.specs import Spec, all_specs, items
+from visreg.specs import Spec, all_specs, without
 
 PARTS = ("task", "loss", "metrics")  # whose options say for themselves what is wrong with them
 
@@ -33,9 +32,9 @@ def all_dry_run_problems(
     if not wrong:
         return found
     with validators.disabled():  # as in a schema of which parts are missing
-        mended = evolve(schema, **_without(parts, wrong))
+        mended = evolve(schema, **without(parts, wrong))
     again = all_dry_run_problems(mended, [path for path in broken if not options[path]], weights)
-    left = {place: spec for place, spec in all_specs(_without(parts, wrong)) if any(o[:-1] == place for o in wrong)}
+    left = {place: spec for place, spec in all_specs(without(parts, wrong)) if any(o[:-1] == place for o in wrong)}
     return found + [each for each in again if each not in found and _is_certain(*each, left)]
 
 
@@ -44,14 +43,6 @@ def _option(path: ConfigPath, specs: Mapping[ConfigPath, Spec]) -> ConfigPath:
     place = max((place for place in specs if path[: len(place)] == place), key=len, default=path)
     option = path[len(place) :][:1]
     return (*place, *option) if option and option[0] != "type" and option[0] in specs[place] else ()
-
-
-def _without(value: Any, wrong: Collection[ConfigPath], path: ConfigPath = ()) -> Any:
-    """Return a part of a config without the options at some paths."""
-    kept = {step: _without(item, wrong, (*path, step)) for step, item in items(value) if (*path, step) not in wrong}
-    if isinstance(value, Mapping):
-        return kept
-    return [*kept.values()] if isinstance(value, (list, tuple)) else value
 
 
 def _is_certain(path: ConfigPath, message: str, mended: Mapping[ConfigPath, Spec]) -> bool:

@@ -26,7 +26,7 @@ from visreg.errors import DataError
 from visreg.metric import Metric
 from visreg.registry import LOSSES, METRICS, MODELS, TASKS
 from visreg.schema import DataConfig, Schema
-from visreg.specs import Spec
+from visreg.specs import Spec, without
 from visreg.task import Task
 from visreg.weights import InitialWeights
 
@@ -90,10 +90,9 @@ class _DryRun(Parts):
         """Return the metrics without those inside of others, such as PerHead, that are known to be wrong."""
         specs = []
         for index, spec in enumerate(() if ("metrics",) in self.broken else self.schema.metrics):
-            broken = [path[2:] for path in self.broken if path[:2] == ("metrics", index)]
-            inside = {place for place in broken if len(place) > 1 and any(isinstance(step, int) for step in place)}
-            if broken and len(inside) == len(broken):
-                spec = _without(spec, inside)
+            inside = {_item(path[2:]) for path in self.broken if path[:2] == ("metrics", index)}
+            if inside and () not in inside:
+                spec = without(spec, inside)
                 self.broken = {path for path in self.broken if path[:2] != ("metrics", index)}
             specs.append(spec)
         return specs
@@ -187,15 +186,9 @@ class _DryRun(Parts):
             self.found.append((place, f"{message}{place_of_class(type(metric))}"))
 
 
-def _without(value: Any, broken: Collection[ConfigPath], path: ConfigPath = ()) -> Any:
-    """Return a part of a config without the items of lists in which something is broken."""
-    if isinstance(value, Mapping):
-        return {key: _without(item, broken, (*path, key)) for key, item in value.items()}
-    if not isinstance(value, (list, tuple)):
-        return value
-    places = [(*path, index) for index in range(len(value))]
-    bad = [any(each[: len(place)] == place for each in broken) for place in places]
-    return [_without(item, broken, place) for item, place, wrong in zip(value, places, bad, strict=True) if not wrong]
+def _item(path: ConfigPath) -> ConfigPath:
+    """Return the way to the first item of a list that ``path`` leads into; nothing if there is none."""
+    return path[: next((place for place, step in enumerate(path, start=1) if isinstance(step, int)), 0)]
 
 
 def _blank(predictions: Any) -> Any:
