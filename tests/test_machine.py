@@ -39,5 +39,5 @@ def test_what_somebody_has_set_up_is_left_alone(monkeypatch, name, asked):
     for other in [each for each in os.environ if each.startswith("MALLOC_")]:
         monkeypatch.delenv(other)
     monkeypatch.setenv(name, "2")
-    keep_freed_memory()
+    keep_freed_memory.__wrapped__()
     assert bool(calls) == asked

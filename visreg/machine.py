@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 from pathlib import Path
@@ -40,6 +41,7 @@ def free_memory(device: torch.device | None = None) -> float:
     return min(found) / dist.local_world_size()
 
 
+@functools.cache  # the process is set up once
 def keep_freed_memory() -> None:
     """Let the C library keep what is freed for what is allocated next, if it is glibc and nobody has set it up.
 

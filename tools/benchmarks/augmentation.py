@@ -1,11 +1,12 @@
 """Measures random transforms computed for whole batches, beside the same sample by sample in a DataLoader.
 
-    python tools/benchmarks/augmentation.py [--only NAME ...] [--rounds N] [--images N] [--batch-size N]
+    python tools/benchmarks/augmentation.py [--only NAME ...] [--rounds N] [--images N] [--batch-size N] [--markdown]
 
 Both make one epoch of batches of 32×32 colour images, bytes in memory, shuffled: torchvision's v2, or a few lines of
 torch for what it lacks, out of a dataset that indexes a tensor, by a ``DataLoader`` with 0 workers; visreg by its own
 loader. They take turns, on one thread, and CPU time is measured. A line has the time of an image in µs, and how many
-times as many images visreg makes, as median with least and most over the rounds.
+times as many images visreg makes, as median with least and most over the rounds. ``--markdown`` writes the README's
+table.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 import torchvision
-from results import machine, summary
+from results import command, machine, show, summary
 from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader
@@ -120,17 +121,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="how many turns each has; 7 by default")
     parser.add_argument("--images", type=int, default=5000, help="images of an epoch; 5000 by default")
     parser.add_argument("--batch-size", type=int, default=128, help="128 by default")
+    parser.add_argument("--markdown", action="store_true", help="write the README's table")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # for both
     print(f"{machine()}, torchvision {torchvision.__version__}; batches of {options.batch_size}")
+    rows = []
     for name in options.only:
         ours, theirs = epochs(LISTS[name], options)
         times = [(spent(ours), spent(theirs)) for _ in range(options.rounds + 1)][1:]
         pairs = [(1e6 * one / options.images, 1e6 * other / options.images) for one, other in times]
-        ratios = summary([other / one for one, other in pairs], ".1f")
         one, other = (summary([pair[place] for pair in pairs], ".1f") for place in (0, 1))
+        ratios = summary([other / one for one, other in pairs], ".1f")
         print(f"{name:28} visreg {one} µs   per sample {other} µs   x {ratios}", flush=True)
+        rows.append([name, one, other, ratios])
+    if options.markdown:
+        notes = [f"{machine()}, torchvision {torchvision.__version__};", f"{command('augmentation.py')}."]
+        show("augmentation", ["µs for an image", "visreg", "sample by sample", "times as many images"], rows, notes)
 
 
 def epochs(specs: list[Mapping[str, Any]], options: argparse.Namespace) -> tuple[Callable[[], object], ...]:

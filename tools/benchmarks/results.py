@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-TABLES = ("loop", "mnist")  # those that the README shows
+TABLES = ("loop", "mnist", "augmentation")  # those that the README shows
 
 
 def summary(values: Sequence[float], form: str) -> str:
