@@ -40,7 +40,7 @@ FLOORS = (
     {"step", "gradient_checkpointing", "callbacks"},
     {"rollback"},
     {"runner", *ZOOS},
-    {"parts", "diagnosis", "overlap", "build_cache"},
+    {"parts", "diagnosis", "leakage", "build_cache"},
     {"contradictions"},
     {"dry_run", "spec_check"},
     {"check"},

@@ -71,7 +71,7 @@ def _contradictions_of_splits(values: Mapping[str, Any]) -> Found:
 
 def _shared_samples(train: Spec, other: Spec, name: str) -> Found:
     """Yield the mistakes by which samples of ``train.dataset`` are also in the dataset of another split."""
-    from visreg.overlap import overlap  # here, since it imports torch
+    from visreg.leakage import overlap  # here, since it imports torch
 
     shared, mistaken = overlap(train, other), False
     for first, one in _folds_in(train, ("train", "dataset")):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from visreg.datasets.digits import Digits
-from visreg.overlap import overlap
+from visreg.leakage import overlap
 from visreg.registry import DATASETS
 
 DIGITS, MNIST = {"type": "Digits"}, {"type": "MNIST"}
