@@ -4,7 +4,7 @@
 
 It has not been measured on a GPU yet; ``python tools/benchmarks/speed_cifar10.py`` does, beside the same by hand. On a
 CPU, with ``run.compile=False``, it reached 90.72 % in 36 CPU minutes (one seed) on the copy of CIFAR-10 as JPEG files
-that the base config tells of; they are of quality 75 with half of the resolution in colour, which costs accuracy.
+that the base config tells of, which are of quality 75, with half of the resolution in colour.
 
 Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv:2404.00498. Images are mirrored at random
 rather than in turns, for which there are two epochs more; biases do not decay.
