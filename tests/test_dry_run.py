@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from tests.test_check import SMALL, changed, problems
@@ -53,6 +54,22 @@ class TakesTwo(Linear):
         return super().forward(image * mask)
 
 
+class Brightest(Linear):
+    """Draws pixels by their brightness, of which a blank image has none."""
+
+    def forward(self, image: Tensor) -> object:
+        place = torch.multinomial(image.flatten(1).clamp(min=0), 1, replacement=True)
+        return self.linear(image.flatten(1)) + place
+
+
+class AmongAll(Linear):
+    """Compares all pixels of all images with one another, which takes tens of gigabytes."""
+
+    def forward(self, image: Tensor) -> object:
+        pixels = image.flatten().repeat(40)
+        return self.linear(image.flatten(1)) + (pixels[:, None] - pixels).amax()
+
+
 class Nothing:
     """Is no component of any kind."""
 
@@ -85,7 +102,7 @@ class LosesImage:
 @pytest.fixture(autouse=True)
 def _registered():
     before = {kind: dict(registry.files) for kind, registry in KINDS.items()}
-    for model in (Linear, GivesTuple, MixesSamples, TakesTwo):
+    for model in (Linear, GivesTuple, MixesSamples, TakesTwo, Brightest, AmongAll):
         MODELS.register(model)
     for transform in (ReturnsNothing, ReturnsImage, LosesImage):
         TRANSFORMS.register(transform)
@@ -140,7 +157,8 @@ def _registered():
         ),
         ("train.batch_transforms", [{"type": "MixUp"}], "train.batch_transforms[0]", "num_classes: missing"),
         ("train.transforms", [{"type": "CutMix"}], "train.transforms[0]", "is it in batch_transforms?"),
-        # learning rates and patterns
+        # optimizers, learning rates and patterns
+        ("optimizer.differentiable", True, "optimizer", "cannot take a step: a leaf Variable that requires grad"),
         ("schedule", {"type": "StepLR", "step_size": 0}, "schedule.step_size", "must be 1 or more"),
         ("schedule", {"type": "ExponentialLR", "gamma": -0.9}, "schedule.gamma", "must be 0 or more"),
         ("schedule", {"type": "Cosine", "final": 2.0}, "schedule.final", "from 0 to 1"),
@@ -193,6 +211,11 @@ def test_lets_right_transforms_pass(transforms):
 )
 def test_lets_right_components_pass(section, spec):
     assert problems({**COLOUR, section: spec}) == []
+
+
+@pytest.mark.parametrize("kind", ["Brightest", "AmongAll"])
+def test_models_of_others_are_not_computed(kind):
+    assert problems(changed("model", {"type": kind})) == []
 
 
 YOLO = {"type": "YOLO", "num_classes": 7, "strides": [8, 16]}

@@ -13,6 +13,7 @@ from visreg.data import DataInfo, Dataset
 from visreg.datasets.files import DamagedError
 from visreg.errors import DataError
 from visreg.loader import SampleLoader, TensorLoader
+from visreg.registry import TRANSFORMS
 from visreg.transform import RandomTransform
 
 SIZE = 23
@@ -54,9 +55,16 @@ def sample_loader(transforms=(), workers=0, dataset=None, **options):
     )
 
 
-def tensor_loader(**options):
+def tensor_loader(transforms=(), **options):
     batching = Batching(**{"size": SIZE, "batch_size": 4, "train": True, "seed": 1, **options})
-    return TensorLoader(info=Squares.info, tensors=dict(Squares().tensors()), batching=batching)
+    return TensorLoader(info=Squares.info, tensors=dict(Squares().tensors()), transforms=transforms, batching=batching)
+
+
+def transforming_loader(**options):
+    kinds = ("Cutout", "ColorJitter", "RandomAffine", "RandomResizedCrop")
+    specs = [{"length": 1}, {"brightness": 0.5}, {"degrees": 20}, {"size": 2}]
+    made = [TRANSFORMS.build({"type": kind, **spec}) for kind, spec in zip(kinds, specs, strict=True)]
+    return tensor_loader(made, **options)
 
 
 def order(loader, epoch=0, start=0):
@@ -183,7 +191,7 @@ def test_training_in_two_processes_shares_each_batch_exactly(world, size, batch_
     assert len(seen) == len(set(seen)) == size - size % 2
 
 
-@pytest.mark.parametrize("make", [tensor_loader, sample_loader])
+@pytest.mark.parametrize("make", [tensor_loader, transforming_loader, sample_loader])
 @pytest.mark.parametrize("size", [1, 7, 8, 9])
 def test_evaluation_in_two_processes_counts_every_sample_once(world, make, size):
     seen = []

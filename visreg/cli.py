@@ -85,3 +85,7 @@ def _report(error: VisregError) -> int:
         _complain(f"error: {error}")
     logging.getLogger("visreg.error").error("%s", error)  # for the log file
     return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

@@ -105,11 +105,11 @@ class TensorLoader(_Batched):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         held = next(iter(self.tensors.values())).device
         keys = self._keys(epoch, start, self.device or held)
-        pairs = zip(self.batching.batches(epoch, start, held), keys, strict=False)
+        every = zip(self.batching.batches(epoch, start, held), keys, strict=False)
+        pairs = (pair for pair in every if len(pair[0]))  # a process may have no part in an evaluation's last batch
         made = self._transformed(pairs) if self.transforms else ((self._gathered(one), mine) for one, mine in pairs)
         for batch, mine in made:
-            if batch["index"].numel():
-                yield transform_batch(batch, self.batch_transforms, mine)
+            yield transform_batch(batch, self.batch_transforms, mine)
 
     def _gathered(self, indices: Tensor) -> Batch:
         batch: Batch = {name: tensor.index_select(0, indices) for name, tensor in self.tensors.items()}

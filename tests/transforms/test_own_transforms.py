@@ -278,6 +278,13 @@ def test_what_happens_now_and_then_does_so_as_often_as_it_says(p):
     assert applied["image"][..., 0].double().mean().item() == pytest.approx(p, abs=3.5 * (p * (1 - p) / MANY) ** 0.5)
 
 
+@pytest.mark.parametrize("kind", ["Cutout", "RandomErasing", "RandomGrayscale", "RandomCrop", "RandomHorizontalFlip"])
+def test_no_images_stay_none(kind):
+    options = {"Cutout": {"length": 3}, "RandomCrop": {"size": 32, "padding": 2}}.get(kind, {})
+    made = TRANSFORMS.build({"type": kind, **options}).batch({"image": pictures()[:0]}, draws(0))
+    assert made["image"].shape == (0, 3, 32, 32)
+
+
 def test_each_image_gets_one_of_several():
     fills = [{"type": "Cutout", "length": 9, "fill": value} for value in (1, 2, 3)]
     choice = TRANSFORMS.build({"type": "RandomChoice", "transforms": fills, "p": [2, 0, 6]})

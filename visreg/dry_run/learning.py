@@ -97,7 +97,7 @@ def _compiler_left_out() -> Iterator[None]:
 def _step(optimizer: Optimizer) -> None:
     """Take a step; one of torch's own optimizers without what it does for its compiler, which it would import."""
     if type(optimizer).__module__.startswith("torch.optim."):
-        with torch.no_grad():
+        with torch.set_grad_enabled(bool(optimizer.defaults.get("differentiable"))):
             inspect.unwrap(type(optimizer).step)(optimizer)
     else:
         optimizer.step()

@@ -1,4 +1,4 @@
-"""The parts of a config, built where nothing is computed; what cannot be built is noted."""
+"""The parts of a config, built to see whether they can be; what cannot be built is noted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Parts:
     Attributes:
         schema: the config.
         broken: places where mistakes were found before; what is there is not built.
-        device: of the models, losses and tasks: ``"meta"``, or ``"cpu"`` where that cannot be.
+        device: of the models, losses and tasks: ``"meta"``, or ``"cpu"`` where that cannot be or is quicker.
         weights: what the models begin from.
         found: the path and a description of each mistake.
         steps: of an epoch, if the training data knows its size before it is opened; else 0.

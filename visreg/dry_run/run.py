@@ -30,6 +30,7 @@ from visreg.specs import Spec, without
 from visreg.task import Task
 from visreg.weights import InitialWeights
 
+KNOWN = ("torch", "torchvision", "visreg")  # packages whose modules take a blank image as they do any other
 LIGHT = 4e9  # parameters × pixels of a batch: the most that takes less time than torch needs to import meta kernels
 
 
@@ -199,10 +200,14 @@ def _blank(predictions: Any) -> Any:
 
 
 def _is_light(task: Task, batches: Sequence[Batch]) -> bool:
-    """Return whether the arithmetic of a model costs next to nothing, even if all weights are used at every pixel."""
+    """Return whether the arithmetic of a task costs next to nothing, even if all weights are used at every pixel.
+
+    Modules of others may do what blank images do not allow, or what takes more memory than their weights tell.
+    """
+    known = all(type(module).__module__.partition(".")[0] in KNOWN for module in task.modules())
     images = [batch.get("image") for batch in batches]
     pixels = max((image.numel() // image.shape[-3] for image in images if isinstance(image, Tensor)), default=math.inf)
-    return pixels * sum(weight.numel() for weight in task.parameters()) <= LIGHT
+    return known and pixels * sum(weight.numel() for weight in task.parameters()) <= LIGHT
 
 
 def _to(batch: Batch, device: str) -> Batch:

@@ -103,6 +103,8 @@ def choose(where: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     >>> choose(torch.tensor([True, False]), torch.tensor([1, 2]), torch.tensor([3, 4])).tolist()
     [1, 4]
     """
+    if not where.numel():
+        return torch.where(where, yes, no)
     shape = max(yes, no, key=Tensor.numel).shape
     kept = next(dim for dim in range(len(shape)) if all(_is_plain(of, shape, dim) for of in (where, yes, no)))
     ours, theirs = (of.expand(*of.shape[:kept], *shape[kept:]).flatten(kept).contiguous() for of in (yes, no))
