@@ -18,11 +18,12 @@ import torch
 from tiny import tiny_config
 
 from visreg import benchmark as module
-from visreg.benchmark import benchmark
+from visreg.benchmark import benchmark, rows
 from visreg.build import build_trainer
-from visreg.candidates import PRECISION, ROUNDING, Setting
+from visreg.candidates import AS_IS, PRECISION, ROUNDING, Setting
 from visreg.config import config_from
-from visreg.contender import Contender, OneBatch, rehearse
+from visreg.contender import Contender, LateError, OneBatch, rehearse
+from visreg.errors import ConfigError, Problem
 
 COMPILED = Setting({"run.compile": True}, ROUNDING)
 
@@ -58,7 +59,7 @@ def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path, monkeyp
     clock = SimpleNamespace(monotonic=lambda: 9.0 * (next(calls) > 0 and started.exists()), sleep=time.sleep)
     monkeypatch.setattr("visreg.contender.time", clock)  # the time is over when the script is as far
     config = config_from(tiny_config())
-    with pytest.raises(TimeoutError, match=r"^not within 1 s, which --limit can make longer$"):
+    with pytest.raises(LateError, match=r"^not within 1 s, which --limit can make longer$"):
         rehearse(config, [], sample(config), 1)
     assert all(gone(int(number)) for number in started.read_text().split())
 
@@ -68,9 +69,28 @@ def test_what_ends_by_itself_leaves_nothing_either_and_is_seen_to_fail_here(tmp_
     script.write_text(f"#!/bin/sh\nsleep 1000 &\necho $! > {tmp_path}/started\nexit 1\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.delattr(os, "waitid", raising=False)  # as on macOS with an older Python
     config = config_from(tiny_config())
     rehearse(config, [], sample(config), 60)
     assert gone(int((tmp_path / "started").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TimeoutError(), "TimeoutError"),
+        (TimeoutError("reading took\ntoo long"), "TimeoutError: reading took"),
+        (RuntimeError("\n\n"), "RuntimeError"),
+        (ConfigError([Problem("run", "not here\nat all")]), "not here"),
+    ],
+)
+def test_what_keeps_a_setting_from_running_is_told_in_one_line(error, said):
+    """A TimeoutError is like any other: it may be that of a plugin."""
+    reference, contender = Contender(AS_IS, times=[1.0]), Contender(COMPILED)
+    with contender.working():
+        raise error
+    assert contender.reason == f"cannot run here: {said}"
+    assert [*rows([reference, contender])][-1] == f"  {COMPILED!s:40}  cannot run here: {said}"
 
 
 def test_a_setting_that_is_late_is_told_and_the_others_go_on(apart, monkeypatch, capsys):
@@ -79,7 +99,7 @@ def test_a_setting_that_is_late_is_told_and_the_others_go_on(apart, monkeypatch,
 
     def late(config, plugin_files, loader, limit):
         rehearsed.append(config.values["run"]["compile"])
-        raise TimeoutError(f"not within {limit} s")
+        raise LateError(limit)
 
     def take(self, steps):
         time.sleep(0.2 if self.setting == slow else 0)
@@ -91,7 +111,7 @@ def test_a_setting_that_is_late_is_told_and_the_others_go_on(apart, monkeypatch,
     monkeypatch.setattr(module, "candidates", lambda schema, runner: iter([COMPILED, slow, last]))
     benchmark(config_from(tiny_config()), rounds=2, limit=0.1)
     out = capsys.readouterr().out
-    assert "  run.compile=True                          not within 0.1 s\n" in out
+    assert "  run.compile=True                          not within 0.1 s, which --limit can make longer\n" in out
     assert "  run.precision='bf16'                      not within 0.1 s, which --limit can make longer\n" in out
     assert re.search(r"run\.channels_last=True +100\.000  1\.00 \(", out)
     assert rehearsed == [True]
@@ -127,25 +147,49 @@ def test_one_batch_seems_to_be_an_epoch():
     assert build_trainer(config, (), loader).train_loader is loader
 
 
+@pytest.fixture
+def rehearsing(tmp_path):
+    """Start a rehearsal in a process of its own, whose standard input stays open."""
+    processes = []
+
+    def start(*plugins):
+        config = config_from(tiny_config())
+        code = "from visreg.contender import rehearsal; rehearsal()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, cwd=tmp_path,
+        )  # fmt: skip
+        processes.append(process)
+        process.stdin.write(pickle.dumps((config, plugins, sample(config))))
+        process.stdin.flush()
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stderr.close()
+
+
 @pytest.mark.slow
-def test_a_rehearsal_ends_with_the_process_that_wants_it(tmp_path):
+def test_a_rehearsal_ends_with_the_process_that_wants_it(tmp_path, rehearsing):
     plugin = tmp_path / "endless.py"
     plugin.write_text(
         "import os, pathlib, time\npathlib.Path(__file__).with_suffix('.pid').touch()\ntime.sleep(1000)\n"
     )
-    config = config_from(tiny_config())
-    code = "from visreg.contender import rehearsal; rehearsal()"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True, env=environment
-    )
-    process.stdin.write(pickle.dumps((config, [plugin], sample(config))))
-    process.stdin.flush()
+    process = rehearsing(plugin)
     while not plugin.with_suffix(".pid").exists():
         assert process.poll() is None
         time.sleep(0.05)
     process.stdin.close()
     assert process.wait(30) == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_a_rehearsal_that_succeeds_ends_in_peace(rehearsing):
+    process = rehearsing()
+    assert (process.wait(120), process.stderr.read()) == (0, b"")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of older compilers

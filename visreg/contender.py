@@ -35,6 +35,13 @@ SHOWN = 90  # characters of a reason
 POLL = 0.05  # seconds
 
 
+class LateError(Exception):
+    """A setting has not begun when its limit is over; unlike a TimeoutError, it is raised by no plugin."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(f"not within {limit:g} s, which --limit can make longer")
+
+
 @define(eq=False)
 class Contender:
     """A setting, at work.
@@ -59,18 +66,14 @@ class Contender:
         except Exception as error:
             if self.setting == AS_IS:
                 raise
-            problem = (
-                error.problems[0].message if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-            )
-            late = isinstance(error, TimeoutError)
-            self.reason = str(error) if late else f"cannot run here: {problem.strip().splitlines()[0][:SHOWN]}"
+            self.reason = _reason(error)
             self.runner, self._batches = None, iter(())
 
     def begin(self, runner: Runner, limit: float = math.inf) -> None:
         """Take the first steps with ``runner``.
 
         Raises:
-            TimeoutError: if they take more seconds than the limit, which is looked at after each.
+            LateError: if they take more seconds than the limit, which is looked at after each.
         """
         started = time.monotonic()
         self.runner = runner
@@ -82,7 +85,7 @@ class Contender:
         for _ in range(WARMUP):
             self.take(1)
             if time.monotonic() - started > limit:
-                raise _late(limit)
+                raise LateError(limit)
 
     def take(self, steps: int) -> float:
         """Return the seconds that a step takes."""
@@ -136,8 +139,13 @@ def _endless(runner: Runner) -> Iterator[Batch]:
                 yield batch
 
 
-def _late(limit: float) -> TimeoutError:
-    return TimeoutError(f"not within {limit:g} s, which --limit can make longer")
+def _reason(error: Exception) -> str:
+    """Return why a setting has no times, in one line."""
+    if isinstance(error, LateError):
+        return str(error)
+    kind = type(error).__name__
+    said = error.problems[0].message if isinstance(error, ConfigError) else f"{kind}: {error}"
+    return f"cannot run here: {said.strip().splitlines()[0].removesuffix(':')[:SHOWN]}"
 
 
 @define(kw_only=True, eq=False)
@@ -178,7 +186,7 @@ def rehearse(config: Config, plugin_files: Collection[Path], loader: OneBatch, l
     left to be seen when they are taken here.
 
     Raises:
-        TimeoutError: if they take more seconds than the limit; nothing that was started for them goes on.
+        LateError: if they take more seconds than the limit; nothing that was started for them goes on.
     """
     code = f"import sys; sys.path[:] = {sys.path!r}; from visreg.contender import rehearsal; rehearsal()"
     quiet = subprocess.DEVNULL
@@ -191,12 +199,13 @@ def rehearse(config: Config, plugin_files: Collection[Path], loader: OneBatch, l
         with suppress(BrokenPipeError):
             process.stdin.write(pickle.dumps((config, [*plugin_files], loader)))
             process.stdin.flush()
-        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        while process.poll() is None:
             if time.monotonic() > deadline:
-                raise _late(limit)
+                raise LateError(limit)
             time.sleep(POLL)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # which is still its own, as nobody has asked for its exit status
+        with suppress(ProcessLookupError, PermissionError):  # nothing goes on, or on macOS only what has ended
+            os.killpg(process.pid, signal.SIGKILL)  # whose number is not given anew while any of the group goes on
         process.wait()
         with suppress(BrokenPipeError):
             process.stdin.close()
@@ -212,5 +221,6 @@ def rehearsal() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # nothing comes, until the other end is closed
+    while os.read(0, 1):  # nothing comes until the other end is closed; a read of `sys.stdin` would hold its lock,
+        pass  # without which Python cannot end
     os.killpg(os.getpgrp(), signal.SIGKILL)
