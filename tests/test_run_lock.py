@@ -157,3 +157,37 @@ def test_what_another_run_has_removed_is_no_lock(tmp_path, monkeypatch):
     with RunLock(folder), pytest.raises(InUseError):
         acquire(folder)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("step", ["open", "mkdir"])
+def test_a_folder_that_another_run_removes_meanwhile_is_made_again(tmp_path, monkeypatch, step):
+    folder = tmp_path / "runs" / "mine"
+    other, real = RunLock(folder).__enter__(), getattr(os, step)
+
+    def late(path, *args, **options):
+        monkeypatch.setattr(os, step, real)
+        if step == "open":
+            other.__exit__()
+            return real(path, *args, **options)
+        try:
+            return real(path, *args, **options)
+        finally:  # it is there, says the system; when one looks, it is not
+            other.__exit__()
+
+    monkeypatch.setattr(os, step, late)
+    with RunLock(folder), pytest.raises(InUseError):
+        acquire(folder)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_that_cannot_open_the_lock_leaves_it_to_its_holder(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with RunLock(tmp_path / "work"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", refuse)
+            with pytest.raises(ResourceError, match="Permission denied"):
+                acquire(tmp_path / "work")
+        with pytest.raises(InUseError):
+            acquire(tmp_path / "work")

@@ -18,6 +18,7 @@ from visreg.errors import InUseError, ResourceError
 logger = logging.getLogger("visreg")
 
 NAME = ".lock"
+ATTEMPTS = 10  # to make the folder, which runs that end may remove meanwhile
 
 
 class RunLock:
@@ -40,15 +41,7 @@ class RunLock:
             InUseError: if another run has it; says which.
             ResourceError: if the folder cannot be written.
         """
-        path = self.folder / NAME
-        try:
-            self._made = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        except OSError as error:
-            self._remove()
-            problem = f"cannot write the run's folder: {error.strerror}; set run.work_dir"
-            raise ResourceError(f"{self.folder}: {problem}") from None
+        self._file = self._opened()
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -58,7 +51,8 @@ class RunLock:
                 raise InUseError(
                     f"{self.folder} is in use by {_described(holder)}; wait for it, end it, or give --work-dir DIR"
                 ) from None
-            logger.warning("%s: cannot be locked (%s); see to it that no other run uses it", path, error.strerror)
+            told = "%s: cannot be locked (%s); see to it that no other run uses it"
+            logger.warning(told, self.folder / NAME, error.strerror)
             return self
         if not os.fstat(self._file).st_nlink:  # another run has just removed it, and locking it keeps nobody out
             self._close()
@@ -75,10 +69,23 @@ class RunLock:
             self._remove()
         self._close()
 
+    def _opened(self, attempts: int = ATTEMPTS) -> int:
+        """Return the file, opened; the folder is made where there is none."""
+        try:
+            self._made = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return os.open(self.folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            self._remove()
+            if isinstance(error, (FileNotFoundError, FileExistsError)) and attempts > 1:
+                return self._opened(attempts - 1)  # it was there, and is not now: another run has just removed it
+            problem = f"cannot write the run's folder: {error.strerror}; set run.work_dir"
+            raise ResourceError(f"{self.folder}: {problem}") from None
+
     def _remove(self) -> None:
         """Remove the folders that were made, unless something has been put into them."""
         with suppress(OSError):  # what cannot be removed is no harm
-            if [each.name for each in self.folder.iterdir()] == [NAME]:
+            if self._file >= 0 and [each.name for each in self.folder.iterdir()] == [NAME]:
                 (self.folder / NAME).unlink()
             for folder in self._made:
                 folder.rmdir()
