@@ -75,7 +75,11 @@ def test_what_is_certain_is_so_of_real_data():
         (fold(), subset(fraction=0.1)),
         (fold(), {**subset(fraction=0.5), "dataset": fold()}),
         (several("Concat", MNIST, DIGITS), subset(count=3)),
-        (several("FirstAvailable", MNIST, DIGITS), several("FirstAvailable", MNIST, subset(count=3))),
+        (
+            several("FirstAvailable", fold(), DIGITS),
+            several("FirstAvailable", fold("val", fold=1), subset(fraction=0.1)),
+        ),
+        (several("FirstAvailable", fold(), subset(fraction=0.8)), DIGITS),
         ({"type": "Repeat", "times": 3, "dataset": fold()}, fold("val", seed=1)),
     ],
 )
@@ -107,6 +111,8 @@ def test_what_shares_samples(one, other):
         (subset(), subset(count=3)),
         (fold(), {"type": "KFold"}),
         ({"type": "FirstAvailable"}, fold()),
+        (several("FirstAvailable", MNIST, subset(count=500)), DIGITS),  # not where there is MNIST
+        (several("FirstAvailable", MNIST, DIGITS), several("FirstAvailable", MNIST, subset(count=3))),
     ],
 )
 def test_what_shares_none_or_all_or_cannot_be_told(one, other):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ def overlap(one: Spec, other: Spec) -> bool:
     """Return whether some, but not all, samples of one dataset certainly are in the other too.
 
     Those that are one and the same are meant to be: that is how one sees whether a model can learn at all. Where only
-    the data can tell, as where samples are taken by their classes, the answer is no; it is also for specs that are
-    wrong.
+    the data can tell, as where samples are taken by their classes or which of a FirstAvailable is there, the answer is
+    no; it is also for specs that are wrong.
     """
     both = [one, other]
     specs = [spec for _, spec in all_specs(both)]
@@ -32,7 +33,8 @@ def overlap(one: Spec, other: Spec) -> bool:
     try:
         choices = max([1, *(len(spec["datasets"]) for spec in specs if spec["type"] == "FirstAvailable")])
         wanted, sizes = MANY if _by_chance(specs) else 1, (_least(specs), LARGE)
-        return any(all(_shared(one, other, size, choice) >= wanted for size in sizes) for choice in range(choices))
+        cases = product(sizes, range(choices))
+        return all(_shared(one, other, size, choice) >= wanted for size, choice in cases)
     except Exception:  # of options that are wrong, or too few samples for them: whatever it is, nothing is certain
         return False
 
