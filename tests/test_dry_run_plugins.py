@@ -43,6 +43,16 @@ class Misnamed(Share):
     def names(self): return ("one", "two")
     def update(self, predictions, batch): ...
     def compute(self): return {"one": 1.0, "three": 3.0}
+
+
+@MODELS.register
+class Scripted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
+
+    def forward(self, image):
+        return self.body(image)
 """
 CONFIG = """
 plugins = ["./mine.py"]
@@ -67,6 +77,11 @@ def config(tmp_path, monkeypatch):
 
 def test_a_right_one_passes(config):
     assert run("check", config) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # which is deprecated, and still in use
+def test_a_model_may_have_parts_that_torchscript_has_compiled(config):
+    assert run("check", config, "--set", "model.type='Scripted'") == 0
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,15 @@ def test_the_first_module_is_the_innermost_one_and_inputs_are_named(tmp_path):
     assert not any(module._forward_hooks for module in runner.task.modules())
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # which is deprecated, and still in use
+def test_what_torchscript_has_compiled_is_known_by_what_it_is_in(tmp_path):
+    runner, batch = ready(Deep, tmp_path)
+    runner.task.model[0] = nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(4, 4))))
+    batch["image"][2, 1] = math.nan
+    with pytest.raises(NotFiniteError, match=r"output of model\.0 \(Sequential\) is not finite"):
+        FiniteCheck.of(runner).check(runner, batch)
+
+
 def test_looking_for_the_cause_changes_no_buffer(tmp_path):
     runner, batch = ready(TinyTask, tmp_path)
     before = [buffer.clone() for buffer in runner.task.buffers()]

@@ -200,6 +200,16 @@ def test_what_means_nothing_is_a_mistake(value, message):
         check_config(config_from(tiny_config(run={"gradient_checkpointing": value}, model=model, task=task)))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # which is deprecated, and still in use
+def test_what_torchscript_has_compiled_is_left_as_it_is():
+    model = nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), nn.Linear(2, 2))
+    assert checkpoint_gradients(model, False) == []
+    assert checkpoint_gradients(model, True) == checkpoint_gradients(model, ["*"]) == ["1"]
+    with pytest.raises(ConfigError, match="the pattern '0' matches no module of the model"):
+        checkpoint_gradients(model, ["0"])
+    model(torch.zeros(1, 2)).sum().backward()
+
+
 def test_a_run_from_a_config_is_the_same(apart):
     states = []
     for which in (False, True, ["features"]):

@@ -260,7 +260,7 @@ def _first_module(runner: Runner, batch: Batch) -> str:
     handles = [
         module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
         for name, module in runner.task.named_modules()
-        if name
+        if name and not isinstance(module, torch.jit.ScriptModule)  # which takes no hooks
     ]
     before = [(buffer, buffer.clone()) for buffer in runner.task.buffers()]
     try:

@@ -16,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from visreg.patterns import matching_modules
 
+SCRIPTED = torch.jit.ScriptModule  # whose forward cannot be replaced
+
 
 def checkpoint_gradients(model: nn.Module, which: bool | Sequence[str]) -> list[str]:
     """Let modules of a model keep, while they train, their inputs only; return which, by their names.
@@ -39,7 +41,7 @@ def checkpoint_gradients(model: nn.Module, which: bool | Sequence[str]) -> list[
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
     """Return the parts that a model is repeated of, by name: what its Sequentials and ModuleLists hold, if not a layer.
 
-    Where there is none, they are the children of the model itself.
+    Where there is none, they are the children of the model itself. What TorchScript has compiled is not among them.
 
     >>> layers = nn.ModuleList([nn.TransformerEncoderLayer(8, 2), nn.TransformerEncoderLayer(8, 2), nn.Linear(8, 2)])
     >>> list(blocks(layers)), list(blocks(nn.Sequential(nn.Linear(2, 2), nn.ReLU())))
@@ -51,9 +53,9 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
         inside = any(name.startswith(f"{outer}.") for outer in found)
         if listed and not inside:
             for key, child in module.named_children():
-                if any(child.children()) and not isinstance(child, (nn.Sequential, nn.ModuleList)):
+                if any(child.children()) and not isinstance(child, (nn.Sequential, nn.ModuleList, SCRIPTED)):
                     found[f"{name}.{key}".removeprefix(".")] = child
-    return found or dict(model.named_children())
+    return found or {name: child for name, child in model.named_children() if not isinstance(child, SCRIPTED)}
 
 
 def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -54,8 +54,7 @@ def matching_modules(model: nn.Module, patterns: Sequence[str], who: str) -> dic
     Raises:
         ConfigError: if a pattern means no module at all; offers the nearest names.
     """
-    without = nn.Module.forward  # of their own
-    known = {name: module for name, module in model.named_modules() if name and type(module).forward is not without}
+    known = {name: module for name, module in model.named_modules() if name and _computes(module)}
     patterns = [pattern.removeprefix("model.") for pattern in patterns]
     unused = [pattern for pattern in patterns if not any(matches(name, [pattern]) for name in known)]
     if unused:
@@ -65,6 +64,11 @@ def matching_modules(model: nn.Module, patterns: Sequence[str], who: str) -> dic
         if matches(name, patterns) and not any(name.startswith(f"{outer}.") for outer in found):
             found[name] = module
     return found
+
+
+def _computes(module: nn.Module) -> bool:
+    """Return whether a module has a forward of its own, in Python: those of TorchScript have none."""
+    return getattr(type(module), "forward", None) not in (None, nn.Module.forward)
 
 
 def _no_match(who: str, pattern: str, what: str, known: Sequence[str]) -> Problem:

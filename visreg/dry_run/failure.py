@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import torch
 from attrs import frozen
 from torch import Tensor, nn
 
@@ -50,7 +51,8 @@ def calls(task: nn.Module) -> Iterator[list[Call]]:
         stack.pop()
 
     handles = []
-    for name, module in task.named_modules():
+    hooked = [each for each in task.named_modules() if not isinstance(each[1], torch.jit.ScriptModule)]  # takes none
+    for name, module in hooked:
         handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
     try:
         yield stack
