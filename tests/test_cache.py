@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import ImageFilter
 from test_picture import photo
 from tiny import assert_same, tiny_config
 
 from visreg import cache as module
 from visreg.build import build_runner
-from visreg.build_cache import open_cache
+from visreg.build_cache import _files, open_cache
 from visreg.cache import Cache
-from visreg.cache_file import ENTRY, HEADER, MAGIC, cache_root
+from visreg.cache_file import ENTRY, HEADER, MAGIC, cache_root, drop_disused
 from visreg.check import check_config
 from visreg.config import config_from
 from visreg.datasets.folder import ImageFolder
@@ -217,6 +218,16 @@ def test_what_nobody_has_used_for_a_month_is_deleted(root, tmp_path):
     assert "f-0" not in told
 
 
+def test_the_caches_of_other_users_stay(root, monkeypatch):
+    """They may be in daily use by who can read them alone, and so leaves no sign of it."""
+    cache_root().mkdir()
+    old = month_old(cache_root() / "a-0.samples", MAGIC + bytes(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: old.stat().st_uid + 1)
+        assert drop_disused() == {}
+    assert [*drop_disused()] == [old]
+
+
 CODE = """
 from visreg import TRANSFORMS
 
@@ -253,6 +264,27 @@ def test_other_versions_of_what_decodes_begin_it_anew(root, monkeypatch):
     transforms = [TRANSFORMS.build(spec) for spec in CROP]
     told = open_cache("disk", dataset, transforms, specs, True, False)[1]
     assert "begun anew, since av or faster-coco-eval or pillow or torch or torchvision or visreg changed" in told
+
+
+def test_code_that_nobody_can_see_change_is_kept_in_memory_alone(root, monkeypatch):
+    monkeypatch.delattr(sys.modules["__main__"], "__file__")  # as at a prompt
+    monkeypatch.setattr(TRANSFORMS, "files", dict(TRANSFORMS.files))
+    made: dict[str, object] = {"__name__": "__main__"}
+    exec(CODE % 2, made)
+    options = {"transforms": [{"type": "Darker"}, *CROP], "in_memory": False}
+    build_runner({**config(root, **options, cache="ram"), "val": None})
+    message = r"^train\.cache: Darker was made at a prompt, so that nobody can see .* into a file, or take cache='ram'$"
+    with pytest.raises(DataError, match=message):
+        build_runner({**config(root, **options, cache="disk"), "val": None})
+
+
+def test_the_code_of_what_decodes_is_known_by_its_version(monkeypatch):
+    class Soft(ImageFilter.BoxBlur):
+        pass
+
+    monkeypatch.setattr(TRANSFORMS, "files", dict(TRANSFORMS.files))
+    TRANSFORMS.register(Soft)
+    assert {*_files(TRANSFORMS, {"type": "Soft"})} == {__file__}
 
 
 # Many at once, and what runs out

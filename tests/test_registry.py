@@ -180,10 +180,12 @@ def test_missing_file_is_named(tmp_path):
         load_file(tmp_path / "nowhere.py")
 
 
-def test_registers_what_has_no_file():
+@pytest.mark.parametrize("module", ["nowhere", "__main__"])
+def test_registers_what_has_no_file(module, monkeypatch):
+    monkeypatch.delattr(sys.modules["__main__"], "__file__")
     shapes = Registry("shapes")
     made_at_a_prompt = {}
-    exec("class Square:\n    pass", {"__name__": "nowhere"}, made_at_a_prompt)
+    exec("class Square:\n    pass", {"__name__": module}, made_at_a_prompt)
     shapes.register(made_at_a_prompt["Square"])
     assert shapes.get("Square") is made_at_a_prompt["Square"]
 

@@ -30,14 +30,15 @@ from visreg.samples import Source, persist
 from visreg.specs import Spec, outer_specs
 
 TRIED = 100  # samples, to find one that can be read
-DECODERS = (
-    "av",
-    "faster-coco-eval",
-    "pillow",
-    "torch",
-    "torchvision",
-    "visreg",
-)  # another version of these may give other samples
+# Another version of these may give other samples. What each is installed as, by what it is imported as.
+DECODERS = {
+    "av": "av",
+    "faster_coco_eval": "faster-coco-eval",
+    "PIL": "pillow",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "visreg": "visreg",
+}
 
 
 def open_cache(
@@ -69,14 +70,14 @@ def open_cache(
     kept = {"specs": specs[: 1 + count], "draft": draft}
     parts = {
         "the data": _digest([kept, list(places)]),
-        " or ".join(DECODERS): _digest([_version(package) for package in DECODERS]),
-        **_code([(DATASETS, specs[0]), *((TRANSFORMS, spec) for spec in specs[1 : 1 + count])]),
+        " or ".join(DECODERS.values()): _digest([_version(package) for package in DECODERS.values()]),
     }
     changed, keeps = "", None
     if kind == "ram":
         path, keeps = new_memory(parts, len(places))
         path = _shared(path)
     else:
+        parts |= _code([(DATASETS, specs[0]), *((TRANSFORMS, spec) for spec in specs[1 : 1 + count])])
         safe = re.sub(r"[^\w.-]+", "_", name)
         path, changed = new_file(f"{safe}-{_digest(kept).hex()}.samples", parts, len(places))
     slots, header = torch.tensor([places[stamp] for stamp in stamps]), header_of(parts.values())
@@ -104,9 +105,9 @@ def _mb(size: int) -> str:
 def _code(specs: Iterable[tuple[Registry[Any], Spec]]) -> dict[str, bytes]:
     """Return a digest of the files that components of others are written in, by what to call those."""
     outer = ((registry, outer) for registry, spec in specs for _, outer in outer_specs(spec))
-    files = sorted({file for registry, spec in outer for file in _files(registry, spec)})
+    files = sorted({file for registry, spec in outer for file in _files(registry, spec)} - {""})
     names = ", ".join(dict.fromkeys(Path(file).name for file in files)) or "plugins"
-    contents = [hashlib.blake2b(Path(file).read_bytes()).hexdigest() for file in files if Path(file).is_file()]
+    contents = [hashlib.blake2b(Path(file).read_bytes()).hexdigest() for file in files]
     return {f"the code in {names}": _digest(contents)}
 
 
@@ -115,13 +116,27 @@ def _files(registry: Registry[Any], spec: Spec) -> Iterator[str]:
     factory = registry.get(spec["type"])
     for each in getattr(factory, "__mro__", (factory,)):
         if str(getattr(each, "__module__", "")).partition(".")[0] not in {*DECODERS, *sys.stdlib_module_names}:
-            with suppress(TypeError):  # it has none
-                yield inspect.getsourcefile(each) or ""
+            yield _file(each)
     known = options_of(factory)
     for key, value in spec.items():
         kind = kind_of(known[key].annotation, registry, key) if key in known else registry
         for _, inner in outer_specs(value):
             yield from _files(kind, inner)
+
+
+def _file(each: Any) -> str:
+    """Return the file that a class or function is written in; "" if there is none, as of one that is compiled.
+
+    Raises:
+        DataError: if it was made at a prompt, or in a notebook.
+    """
+    with suppress(TypeError, OSError):  # it has none
+        if (file := inspect.getsourcefile(each)) and Path(file).is_file():
+            return file
+    if getattr(each, "__module__", "") == "__main__":
+        reason = f"{each.__name__} was made at a prompt, so that nobody can see whether its code has changed since"
+        raise DataError(f"{reason}; put that into a file, or take cache='ram'")
+    return ""
 
 
 def _readable(dataset: Dataset, draft: bool, skip: bool) -> Sample:

@@ -179,13 +179,17 @@ def caches() -> dict[Path, int]:
 
 
 def drop_disused() -> dict[Path, int]:
-    """Delete caches that nobody has opened for a month, nor has open; return them, and how many bytes each took."""
+    """Delete this user's caches that nobody has opened for a month, nor has open; return how many bytes each took.
+
+    Those of other users stay: whoever may only read a cache leaves no sign of having opened it.
+    """
     dropped = {}
     before = time.time() - DISUSED * 86400
     with suppress(OSError), _locked(cache_root()):  # so that nobody is about to open what is old
         for path, size in caches().items():
             with suppress(OSError), open(path, "rb", opener=_unfollowed) as file:
-                if os.fstat(file.fileno()).st_mtime < before:
+                found = os.fstat(file.fileno())
+                if found.st_uid == os.geteuid() and found.st_mtime < before:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which an `Opened` does not let it have
                     path.unlink()
                     dropped[path] = size

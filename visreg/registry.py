@@ -198,7 +198,7 @@ def kind_of(annotation: Any, parent: Registry[Any], option: str = "") -> Registr
 def _file_of(factory: Callable[..., Any]) -> str:
     try:
         return inspect.getsourcefile(factory) or factory.__module__
-    except TypeError:  # made at a prompt
+    except (TypeError, OSError):  # made at a prompt
         return factory.__module__
 
 
