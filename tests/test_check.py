@@ -360,6 +360,8 @@ def test_finds_other_parts_of_a_dataset_that_share_samples(train, val):
     message = "shares samples with train.dataset, which are trained on; take others, by the same Subset with rest=True"
     ((path, found),) = problems(divided(train, val))
     assert (path, found.partition(", or")[0]) == ("val.dataset", message)
+    same = found.endswith("; to watch the score on what is trained on, take all of it, by the very same dataset")
+    assert same == (problems(divided(train, train)) == []) == (train != FOLD)
     values = divided(train, {"type": "Digits", "train": False})
     ((path, _),) = problems({**values, "test": {"dataset": val, "batch_size": 64}})
     assert path == "test.dataset"

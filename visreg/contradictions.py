@@ -82,6 +82,8 @@ def _shared_samples(train: Spec, other: Spec, name: str) -> Found:
                     yield mistake
     if shared and not mistaken:
         advice = "take others, by the same Subset with rest=True, or by the same KFold with part='val'"
+        if not any(_folds_in(train, ())):  # which are to be different
+            advice += "; to watch the score on what is trained on, take all of it, by the very same dataset"
         yield (name, "dataset"), f"shares samples with train.dataset, which are trained on; {advice}"
 
 

@@ -27,10 +27,7 @@ def load_file(path: Path) -> None:
         PluginError: if it fails, with the line; what it registered before that is forgotten.
     """
     path = path.resolve()
-    # The same in every process, so that what another one pickles can be found here.
-    import hashlib  # takes longer than all else here
-
-    name = f"{PREFIX}{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
+    name = _module_name(path)
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
     if name in sys.modules and sys.modules[name].__dict__.get("__visreg_stamp__") == stamp:
         return
@@ -52,3 +49,10 @@ def load_file(path: Path) -> None:
         if isinstance(error, RegistryError):
             raise
         raise PluginError(f"plugin file {path} failed: {type(error).__name__}: {error}{raised_at(error)}") from error
+
+
+def _module_name(path: Path) -> str:
+    """Return what a file's module is called, in every process, so that what another one pickles can be found here."""
+    import hashlib  # takes longer than all else here
+
+    return f"{PREFIX}{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
