@@ -198,6 +198,16 @@ def test_lets_right_transforms_pass(transforms):
     assert problems(values) == []
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_transform_of_batches_is_out_of_place_whatever_the_size_of_images(inside):
+    values, mix = copy.deepcopy(COLOUR), {"type": "MixUp", "num_classes": 10}
+    values["train"]["dataset"] = {"type": "ImageFolder", "root": "nowhere"}
+    values["train"]["transforms"] = [{"type": "RandomApply", "transforms": [mix], "p": 1.0} if inside else mix]
+    ((path, message),) = problems(values)
+    assert path == "train.transforms[0]"
+    assert message.endswith("is it in batch_transforms?")
+
+
 @pytest.mark.parametrize(
     ("section", "spec"),
     [

@@ -7,6 +7,7 @@ from itertools import chain
 
 import pytest
 import torch
+from attrs import evolve
 
 from visreg.batching import Batching
 from visreg.data import DataInfo, Dataset
@@ -242,6 +243,56 @@ def test_bad_data_has_the_same_message_from_a_worker(workers):
     with pytest.raises(DamagedError) as caught:
         next(loader.epoch(0))
     assert str(caught.value) == "squares[0]: a.jpg: is damaged\nand torn"
+
+
+class Uneven(Squares):
+    """The third image is smaller than the others."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return {**sample, "image": sample["image"][..., :1]} if index == 2 else sample
+
+    def where(self, index):
+        return f"{index}.png"
+
+
+class Fixed(Uneven):
+    fixed = True
+
+
+@pytest.mark.parametrize("dataset", [Fixed(), Uneven()])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_is_too_small_for_a_transform_is_a_bad_sample(dataset, workers, caplog):
+    crop = TRANSFORMS.build({"type": "RandomCrop", "size": 2})
+    loader = sample_loader([crop], workers, dataset)
+    message = (
+        r"^squares\[2\] \(2\.png\): RandomCrop: crop size \(2, 2\) is larger than the image, \(2, 1\); set pad_if_n"
+    )
+    with pytest.raises(DataError, match=message):
+        order(loader)
+    for train in (True, False):
+        loader = sample_loader([crop], workers, dataset, train=train)
+        loader = evolve(loader, on_bad_sample="skip")
+        found = [*chain(*order(loader))]
+        assert 2 not in found
+        assert len(found) == SIZE - (not train)
+        assert list(loader.bad) == [2]
+
+
+def test_images_in_memory_that_are_too_small_for_a_transform_are_bad_data():
+    with pytest.raises(DataError, match=r"RandomCrop: crop size \(3, 3\) is larger"):
+        order(tensor_loader([TRANSFORMS.build({"type": "RandomCrop", "size": 3})]))
+
+
+@pytest.mark.parametrize("dataset", [Fixed(), Uneven()])
+def test_what_a_transform_of_others_raises_stays_a_bug(dataset):
+    def choosy(sample):
+        raise ValueError("too many values to unpack")
+
+    for transforms in ([choosy], [TRANSFORMS.build({"type": "RandomApply", "transforms": [choosy], "p": 1.0})]):
+        with pytest.raises(ValueError, match="too many values") as caught:
+            order(sample_loader(transforms, dataset=dataset))
+        assert not isinstance(caught.value, DataError)
 
 
 def test_batch_transforms_come_last():

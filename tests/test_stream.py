@@ -126,6 +126,15 @@ def test_a_run_on_it_is_resumed_exactly(name, tmp_path, caplog):
     assert ("is a stream that cannot be positioned" in caplog.text) is (name == "Counting")
 
 
+def test_a_sample_that_is_too_small_for_a_transform_has_its_number(tmp_path):
+    loader = build_runner(config("Counting", tmp_path)).train_loader
+    loader.transforms = [TRANSFORMS.build({"type": "RandomCrop", "size": 20})]
+    with pytest.raises(DataError, match=r"^Counting: sample 4 of the stream: RandomCrop: crop size \(20, 20\)"):
+        positions(loader, 0, 1)
+    with pytest.raises(DataError, match=r"^Counting: sample 0 of the stream"):
+        positions(loader, 0)
+
+
 def test_processes_share_its_batches(tmp_path, monkeypatch):
     loader, seen = build_runner(config("Counting", tmp_path)).train_loader, []
     for rank in (0, 1):

@@ -23,7 +23,7 @@ from visreg.errors import ConfigError, DataError, ResourceError
 from visreg.objects import box_problem, show_box
 from visreg.options import options_of
 from visreg.registry import MODELS
-from visreg.samples import Samples
+from visreg.samples import Samples, unnamed
 from visreg.specs import Spec
 from visreg.whole_file import write_whole
 from visreg.workers import WorkerError, Workers
@@ -184,8 +184,7 @@ class _Looker:
 
     def finding(self, index: int, reason: str) -> Finding:
         """Return what to say of a sample."""
-        short = reason.removeprefix(f"{self.dataset.info.name}[{index}]: ")
-        return Finding(self.split, index, self.dataset.where(index), short)
+        return Finding(self.split, index, self.dataset.where(index), unnamed(self.dataset, index, reason))
 
     def _reasons(self, index: int) -> list[str]:
         reasons: list[str] = []

@@ -15,6 +15,7 @@ from visreg.machine import cores, free_memory
 from visreg.picture import Picture, with_whole_image
 from visreg.samples import Source, persist
 from visreg.transform import (
+    OF_SAMPLES,
     OfPart,
     first_obstacle,
     name_of,
@@ -139,7 +140,10 @@ def _transformed(whole: Mapping[str, Tensor], fixed: Sequence[Transform]) -> dic
         parts = [{name: value[None] for name, value in sample.items()} for sample in made]
     else:
         cuts = (slice(start, start + CHUNK) for start in range(0, count, CHUNK))
-        parts = [transform_batch({name: tensor[cut] for name, tensor in whole.items()}, fixed, None) for cut in cuts]
+        parts = [
+            transform_batch({name: tensor[cut] for name, tensor in whole.items()}, fixed, None, OF_SAMPLES)
+            for cut in cuts
+        ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -22,7 +22,7 @@ from visreg.findings import has_places, in_original, of_image
 from visreg.misfit import TO_USE, check_form
 from visreg.placement import Axis, Placement, probes, traced
 from visreg.runner import Runner
-from visreg.samples import Samples
+from visreg.samples import Samples, unnamed
 from visreg.transform import transform_sample
 
 logger = logging.getLogger("visreg")
@@ -141,7 +141,7 @@ class Predictor:
             try:
                 yield self._seen(samples, dataset, place)
             except DataError as error:
-                error.args = (str(error).removeprefix(f"{dataset.info.name}[{place}]: "),)
+                error.args = (unnamed(dataset, place, str(error)),)
                 yield place, error
 
     def _seen(self, samples: Samples, dataset: _Files, place: int) -> Seen:

@@ -184,7 +184,7 @@ class Samples:
         """Return one sample, transformed, with its ``index``.
 
         Raises:
-            DataError: if it cannot be read; says which one it is, and why.
+            DataError: if it cannot be read, or is not for the transforms; says which one it is, and why.
             ResourceError: if memory or open files ran out.
         """
         return persist(self.dataset, key[1], lambda: self._make(key), self.retry)
@@ -244,6 +244,11 @@ def place(dataset: Dataset, index: int) -> str:
     """Return what to call a sample in a message, such as ``pets[3] (pets/cat/3.jpg)``."""
     where = printable(dataset.where(index))
     return f"{dataset.info.name}[{index}]" + (f" ({where})" if where else "")
+
+
+def unnamed(dataset: Dataset, index: int, text: str) -> str:
+    """Return a message about a sample without what it is called there."""
+    return text.removeprefix(f"{place(dataset, index)}: ").removeprefix(f"{dataset.info.name}[{index}]: ")
 
 
 def _named(dataset: Dataset, index: int, text: str) -> str:

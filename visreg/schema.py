@@ -49,8 +49,8 @@ class DataConfig:
         workers: processes that make samples; 0 makes them in this one. ``"auto"`` leaves one core to the training and
             gives each of the others a worker. Unused where the data is in memory.
         timeout: seconds that a worker may take over one sample before another replaces it; 0 for any time.
-        on_bad_sample: what to do with a sample that cannot be read: ``"error"`` stops; ``"skip"`` takes another one in
-            its place, always the same one; an evaluation leaves it out.
+        on_bad_sample: what to do with a sample that cannot be read, or is too small for a crop: ``"error"`` stops;
+            ``"skip"`` takes another one in its place, always the same one; an evaluation leaves it out.
         max_bad_samples: how many different samples may be skipped; one more is an error.
         in_memory: hold the dataset in memory, on the device if it fits there, and compute ``transforms`` for whole
             batches: the batches are the same, sooner. By itself where it takes up to a quarter of the free memory.

@@ -10,6 +10,7 @@ from attrs import define, field
 
 from visreg import dist
 from visreg.data import Batch, DataInfo, Sample, Transform, collate, to_device
+from visreg.errors import DataError
 from visreg.generators import mix, seeded
 from visreg.transform import transform_batch, transform_sample
 
@@ -60,6 +61,10 @@ class StreamLoader:
                 self._source = self.start_at(position)
             sample = dict(next(self._source))
             self._position = position + 1
-            sample = transform_sample(sample, self.transforms, mix(self.seed, position))
+            try:
+                sample = transform_sample(sample, self.transforms, mix(self.seed, position))
+            except DataError as error:
+                error.args = (f"{self.info.name}: sample {position} of the stream: {error}",)
+                raise
         sample["index"] = position
         return sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
@@ -10,11 +11,17 @@ import torch
 from torch import Tensor
 
 from visreg.data import PLACED, Batch, Sample, Transform, pixels
+from visreg.errors import DataError, VisregError
 from visreg.picture import Box, Picture, with_whole_image
 from visreg.random_draws import Draws
 
 Drawn = dict[str, Any]
+LIBRARIES = frozenset({"visreg", "torch", "torchvision", "numpy", "PIL"})  # what they refuse is not for them
 OF_SAMPLES, OF_BATCHES = 0, 1  # the first part of a transform's place: which of a config's two lists it is in
+
+
+class OfBatchesError(ValueError):
+    """A transform that mixes the samples of a batch got one sample alone, or what it cannot mix."""
 
 
 class RandomTransform(ABC):
@@ -148,15 +155,30 @@ def transform_sample(sample: Sample, transforms: Sequence[Transform], key: int, 
         transforms: of samples.
         key: of the sample: ``mix(seed, draw, index)``.
         first: how many transforms of the config's list come before these.
+
+    Raises:
+        DataError: if a transform of visreg or torchvision says of the sample that it is not for it.
     """
     for number, transform in enumerate(transforms, first):
-        if isinstance(transform, RandomTransform):
-            sample = transform.sample(sample, Draws(torch.tensor([key]), (OF_SAMPLES, number)))
-        elif isinstance(image := sample.get("image"), Picture) and _reads(transform) and PLACED.isdisjoint(sample):
-            sample = {**sample, "image": transform.of_picture(image)}  # type: ignore[attr-defined]  # it has
-        else:
-            sample = transform(with_whole_image(sample))
+        try:
+            if isinstance(transform, RandomTransform):
+                sample = transform.sample(sample, Draws(torch.tensor([key]), (OF_SAMPLES, number)))
+            elif isinstance(image := sample.get("image"), Picture) and _reads(transform) and PLACED.isdisjoint(sample):
+                sample = {**sample, "image": transform.of_picture(image)}  # type: ignore[attr-defined]  # it has
+            else:
+                sample = transform(with_whole_image(sample))
+        except ValueError as error:
+            if _is_of_sample(error):
+                raise DataError(f"{name_of(transform)}: {error}") from error
+            raise
     return with_whole_image(sample)
+
+
+def _is_of_sample(error: ValueError) -> bool:
+    """Return whether an exception says that a sample is not for its transform, and is not a mistake in a plugin."""
+    frames = traceback.walk_tb(error.__traceback__)
+    ours = all(frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES for frame, _ in frames)
+    return ours and not isinstance(error, (VisregError, OfBatchesError))
 
 
 def _reads(transform: Transform) -> bool:
@@ -175,11 +197,19 @@ def transform_batch(
         keys: of the samples, int64 (N,), on the batch's device; None where no transform is random.
         kind: ``OF_SAMPLES`` or ``OF_BATCHES``: which list they are from.
         first: how many transforms of that list come before these.
+
+    Raises:
+        DataError: if a transform of samples, of visreg or torchvision, says that they are not for it.
     """
     for number, transform in enumerate(transforms, first):
-        if isinstance(transform, RandomTransform):
-            assert keys is not None, "there is a random transform"
-            batch = transform.batch(batch, Draws(keys, (kind, number)))
-        else:
-            batch = transform(batch)
+        try:
+            if isinstance(transform, RandomTransform):
+                assert keys is not None, "there is a random transform"
+                batch = transform.batch(batch, Draws(keys, (kind, number)))
+            else:
+                batch = transform(batch)
+        except ValueError as error:
+            if kind == OF_SAMPLES and _is_of_sample(error):
+                raise DataError(f"{name_of(transform)}: {error}") from error
+            raise
     return batch

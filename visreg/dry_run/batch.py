@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from visreg.dry_run.parts import FailedError, Parts
 from visreg.generators import seeded
 from visreg.registry import DATASETS, TRANSFORMS
 from visreg.schema import DataConfig
-from visreg.transform import first_obstacle
+from visreg.transform import OfBatchesError, first_obstacle
 
 SAMPLES = 3  # a batch of one hides what broadcasting lets pass
 DRAWS = 6  # of each random transform
@@ -43,8 +44,9 @@ def blank_batch(parts: Parts, name: str, section: DataConfig) -> tuple[Batch | N
     if len(transforms) < len(section.transforms) or len(batch_transforms) < len(section.batch_transforms):
         return None, info
     samples = [dict(info.sample)] if info.sample else _guesses(info)
-    made = [_transform(parts, sample, transforms, (name, "transforms"), bool(info.sample)) for sample in samples]
-    if any(sample is None for sample in made) or len({shape_of(sample) for sample in made}) > 1:
+    tries = (_transform(parts, sample, transforms, (name, "transforms"), bool(info.sample)) for sample in samples)
+    made = [*takewhile(lambda each: each is not None, tries)]
+    if len(made) < len(samples) or len({shape_of(sample) for sample in made}) > 1:
         return None, info
     batch = collate([dict(made[0]) for _ in range(SAMPLES)])
     batch = _transform(parts, batch, batch_transforms, (name, "batch_transforms"), True)
@@ -76,7 +78,7 @@ def _transform(parts: Parts, value: Any, transforms: Mapping[int, Transform], pa
                     made = kept(transform(before := made), before)
             check_image(made)
         except Exception as error:  # whatever a transform raises, the config named it
-            if report:
+            if report or isinstance(error, OfBatchesError):  # of which the size is no matter
                 reason = f"{message_of(error)}{advice(made, error)}"
                 parts.found.append(blamed(place, f"fails on a blank {shape_of(made)}: {reason}", error))
             return None

@@ -67,7 +67,8 @@ class RandomCrop(Move):
         if down > 0 or across > 0:
             found = (height + top + bottom, width + left + right)
             padded = "padded " if self.padding else ""
-            raise ValueError(f"crop size {wanted} is larger than the {padded}image, {found}; set padding")
+            advice = "set pad_if_needed=True, or resize it before"
+            raise ValueError(f"crop size {wanted} is larger than the {padded}image, {found}; {advice}")
         return left, top, right, bottom
 
     def draw(self, draws: Draws, image: Tensor) -> Drawn:

@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 
 from visreg.data import Batch
 from visreg.random_draws import Draws
-from visreg.transform import Drawn, RandomTransform
+from visreg.transform import Drawn, OfBatchesError, RandomTransform
 from visreg.transforms.erasing import within
 from visreg.transforms.images import choose, each, to_bytes
 
@@ -42,14 +42,15 @@ class _Mix(RandomTransform):
         """Return a batch whose ``label`` is float32 (N, num_classes).
 
         Raises:
-            ValueError: if there is no label, or something beside it that cannot be mixed.
+            OfBatchesError: if there is no label, or something beside it that cannot be mixed.
+            ValueError: if labels are not those of ``num_classes``.
         """
         label = batch.get("label")
         unmixed = sorted(key for key in batch if key not in ("image", "label", "index"))
         if not isinstance(label, Tensor) or label.ndim > 2 or unmixed:
             what = f"it cannot mix {', '.join(unmixed)}" if unmixed else "there is none"
             reason = f"mixes the samples of a batch by their one label each, and {what}"
-            raise ValueError(f"{type(self).__name__} {reason}; is it in batch_transforms?")
+            raise OfBatchesError(f"{type(self).__name__} {reason}; is it in batch_transforms?")
         if label.ndim == 1:
             if self.num_classes is None:
                 raise ValueError("num_classes: missing; the labels are class indices")
