@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from multiprocessing import Pipe
 
 import torch
 from tiny import assert_same
@@ -11,8 +12,10 @@ from visreg.slabs import TURNS, Packet, Receiver, Sender
 
 
 def handed(sender, receiver, value):
+    here, there = Pipe()
     packet = sender.pack(value)
-    receiver.note(packet)
+    sender.hand_over(there, packet)
+    receiver.note(here, packet)
     return packet, receiver.unpack(packet)
 
 
@@ -37,8 +40,8 @@ def test_a_slab_is_sent_once_and_used_by_turns():
     sender, receiver = Sender(), Receiver()
     packets = [handed(sender, receiver, value(4))[0] for _ in range(3 * TURNS)]
     assert [packet.slab for packet in packets[:TURNS]] == [packet.slab for packet in packets[TURNS : 2 * TURNS]]
-    assert all(packet.memory is not None for packet in packets[:TURNS])
-    assert all(packet.memory is None for packet in packets[TURNS:])
+    assert all(packet.fresh for packet in packets[:TURNS])
+    assert not any(packet.fresh for packet in packets[TURNS:])
     assert len(pickle.dumps(packets[-1])) < 1000
 
 
@@ -47,8 +50,7 @@ def test_results_that_are_not_taken_yet_are_not_overwritten():
     sent = [value(3, seed) for seed in range(20)]
     waiting = []
     for number, each in enumerate(sent):
-        waiting.append(sender.pack(each))
-        receiver.note(waiting[-1])
+        waiting.append(handed(sender, receiver, each)[0])
         if number:
             assert_same(receiver.unpack(waiting.pop(0)), sent[number - 1])
 

@@ -1,12 +1,17 @@
 """How a worker hands tensors over: through shared memory that it uses again and again.
 
 New memory is dear, since the system clears each page of it, in each process that looks at it; a copy is not. So a
-worker has a few slabs of memory, in which it lays its results by turns, and its parent copies them out.
+worker has a few slabs of memory, in which it lays its results by turns, and its parent copies them out. A slab has no
+name: its descriptor goes through the same socket as the results, so that nothing is left when either process is killed.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -31,19 +36,25 @@ class Packet:
     """A value whose tensors lie in a slab.
 
     Attributes:
-        slab: which one. memory: the slab itself, the first time that it is used. value: with a `Laid` for each tensor.
+        slab: which one. fresh: how many bytes it has, if it is to be handed over; else 0.
+        value: with a `Laid` for each tensor.
     """
 
     slab: int
-    memory: Tensor | None
+    fresh: int
     value: Any
 
 
 @define(eq=False)
 class Sender:
-    """A worker's slabs."""
+    """A worker's slabs.
+
+    Attributes:
+        fresh: those that are not handed over yet.
+    """
 
     slabs: dict[int, Tensor] = field(factory=dict)
+    fresh: set[int] = field(factory=set)
     turn: int = 0
 
     def pack(self, value: Any) -> Any:
@@ -63,12 +74,21 @@ class Sender:
         if not size:
             return value
         self.turn = (self.turn + 1) % TURNS
-        slab, fresh = self.slabs.get(self.turn), None
+        slab = self.slabs.get(self.turn)
         if slab is None or len(slab) < size:
-            slab = fresh = self.slabs[self.turn] = _shared(size)
+            slab = self.slabs[self.turn] = _shared(torch.UntypedStorage._new_using_fd_cpu(size))
+            self.fresh.add(self.turn)
         for place, tensor in found:
             _at(slab, place).copy_(tensor)
-        return Packet(self.turn, fresh, laid)
+        return Packet(self.turn, len(slab) if self.turn in self.fresh else 0, laid)
+
+    def hand_over(self, pipe: Connection, value: Any) -> None:
+        """Send the slab of a packet that was sent, if the other end has not got it."""
+        if isinstance(value, Packet) and value.fresh:
+            descriptor, _ = self.slabs[value.slab].untyped_storage()._share_fd_cpu_()
+            with _socket(pipe) as end:
+                socket.send_fds(end, [b"\0"], [descriptor])
+            self.fresh.discard(value.slab)
 
 
 @define(eq=False)
@@ -82,10 +102,25 @@ class Receiver:
     pinned: bool = False
     slabs: dict[int, Tensor] = field(factory=dict)
 
-    def note(self, value: Any) -> None:
-        """Take up a new slab, even if it comes with a value that nobody wants any more."""
-        if isinstance(value, Packet) and value.memory is not None:
-            self.slabs[value.slab] = value.memory
+    def note(self, pipe: Connection, value: Any) -> None:
+        """Take up a new slab, even if it comes with a value that nobody wants any more.
+
+        Raises:
+            EOFError: if the other end is gone.
+            OSError: if there are too many open files.
+        """
+        if isinstance(value, Packet) and value.fresh:
+            with _socket(pipe) as end:
+                byte, descriptors, *_ = socket.recv_fds(end, 1, 1)
+            if not byte:
+                raise EOFError
+            if not descriptors:  # the system drops what it cannot give
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            try:
+                new = torch.UntypedStorage._new_shared_fd_cpu  # type: ignore[attr-defined]  # is not in torch's stubs
+                self.slabs[value.slab] = _shared(new(descriptors[0], value.fresh))
+            finally:
+                os.close(descriptors[0])
 
     def unpack(self, value: Any) -> Any:
         """Return what `Sender.pack` was given, copied, so that the slab can be used again."""
@@ -99,8 +134,11 @@ class Receiver:
         return _mapped(value.value, Laid, copied)
 
 
-def _shared(size: int) -> Tensor:
-    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]  # as torch's own workers do
+def _socket(pipe: Connection) -> socket.socket:
+    return socket.fromfd(pipe.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def _shared(storage: torch.UntypedStorage) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(storage)
 
 

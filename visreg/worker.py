@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from visreg.errors import ResourceError, VisregError
-from visreg.plugin_file import load_file
+from visreg.plugin_file import load_file, loaded_files
 from visreg.slabs import Sender
 
 NO_MEMORY = ("Cannot allocate memory", "No space left on device", "Too many open files", "ancdata", "SIGBUS")
@@ -28,13 +28,22 @@ HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # from a new worker,
 Make = Callable[[Any, Callable[[int], None]], Any]
 
 
-def work(number: int, make: Make | bytes, files: list[Path], pipe: Connection, note: Any) -> None:
+class PluginFiles:
+    """Plugin files that are loaded as soon as this is unpickled: before what comes after it, which may need them."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[list[Path]]]:
+        return _load, (loaded_files(),)
+
+
+def _load(files: list[Path]) -> None:
+    for file in files:
+        load_file(file)
+
+
+def work(_: PluginFiles | None, number: int, make: Make, pipe: Connection, note: Any) -> None:
     """Make what is asked for, until the parent ends."""
     _let_go_of_signals()
     torch.set_num_threads(1)  # the processes share the cores
-    for file in files:
-        load_file(file)
-    loaded: Make = pickle.loads(make) if isinstance(make, bytes) else make  # from the parent, which made it just now
     slabs = Sender()
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(pipe, tasks), daemon=True).start()
@@ -46,16 +55,16 @@ def work(number: int, make: Make | bytes, files: list[Path], pipe: Connection, n
             note[0] += 1
 
         try:
-            answer = (turn, True, slabs.pack(loaded(task, begin)))
+            value = slabs.pack(make(task, begin))
+            answer = pickle.dumps((turn, True, value))  # not as `pipe.send` does it: that would need a folder
         except Exception as error:
-            answer = (turn, False, _portable(error, number))
+            value, answer = None, pickle.dumps((turn, False, _portable(error, number)))
         try:
-            pipe.send(answer)
-        except BrokenPipeError:
+            pipe.send_bytes(answer)
+            slabs.hand_over(pipe, value)
+        except ConnectionError:
             return  # the parent wants nothing any more
-        except Exception as error:
-            pipe.send((turn, False, _portable(error, number)))
-        del answer
+        del value, answer
 
 
 def _let_go_of_signals() -> None:

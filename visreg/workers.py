@@ -11,17 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.reduction import ForkingPickler
-from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 from torch import multiprocessing
 
 from visreg.errors import DataError, ResourceError
-from visreg.plugin_file import loaded_files
 from visreg.slabs import Receiver
-from visreg.worker import HELD_BACK, LACKING, NO_MEMORY, Make, resource, work
+from visreg.worker import HELD_BACK, LACKING, NO_MEMORY, Make, PluginFiles, resource, work
 
 logger = logging.getLogger("visreg")
 
@@ -163,11 +160,7 @@ class _Worker:
         self.note[:] = (0, -1, -1)
         self.slabs = Receiver(self.pinned)
         self.pipe, end = self.context.Pipe()
-        make: Make | bytes = self.make
-        files: list[Path] = []
-        if self.context.get_start_method() != "fork":  # then plugin files are to be loaded before `make` can be
-            make, files = bytes(ForkingPickler.dumps(self.make)), loaded_files()
-        arguments = (self.number, make, files, end, self.note)
+        arguments = (PluginFiles(), self.number, self.make, end, self.note)
         process = self.context.Process(target=work, args=arguments, name=f"worker {self.number}", daemon=True)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         try:
@@ -209,11 +202,11 @@ class _Worker:
                 return failure
             try:
                 self.received = self.pipe.recv()
-            except (EOFError, ConnectionError, FileNotFoundError):  # the latter if it died before its tensors were had
+                self.slabs.note(self.pipe, self.received[2])
+            except (EOFError, ConnectionError):
                 return self._death()
             except (OSError, RuntimeError) as error:
                 raise resource(error) from error
-            self.slabs.note(self.received[2])
             if self.received[0] == self.round:
                 return ""
 

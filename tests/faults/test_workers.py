@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -145,7 +148,8 @@ def test_workers_killed_from_outside_at_every_batch_change_nothing(workers, undi
     for epoch in (0, 1):
         for number, batch in enumerate(made.epoch(epoch)):
             found.append(batch)
-            os.kill(made._pool._workers[number % workers].process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # one that is dead may have left a batch in its pipe
+                os.kill(made._pool._workers[number % workers].process.pid, signal.SIGKILL)
     assert_same(found, undisturbed)
     survived("workers killed from outside", len(found), len(undisturbed))
 
@@ -268,14 +272,16 @@ from visreg.data import DataInfo, Dataset
 @DATASETS.register
 class Ramp(Dataset):
     info = DataInfo(name="ramp", classes=("a", "b"))
+    def __init__(self): self.labels = torch.arange(8) % 2
     def open(self): ...
     def __len__(self): return 8
     def __getitem__(self, index):
-        return {"image": torch.rand(1, 28, 28), "label": torch.tensor(index % 2)}
+        return {"image": torch.rand(1, 28, 28), "label": self.labels[index]}
 """
 SPAWNED = """
 import multiprocessing, pathlib, sys
 import torch
+from multiprocessing import resource_sharer
 from visreg.batching import Batching
 from visreg.loader import SampleLoader
 from visreg.plugin_file import load_file
@@ -292,8 +298,24 @@ if __name__ == "__main__":
         )
         found.append([batch["image"] for batch in loader.epoch(0)])
     assert all(map(torch.equal, *found))
+    assert resource_sharer._resource_sharer._listener is None  # nor a folder for it
     print("equal")
 """
+
+
+def mixed(task, begin):
+    begin(task)
+    return [torch.full((3,), task), torch.nn.Parameter(torch.tensor(7.0 * task))]
+
+
+def test_they_need_no_folder(tmp_path, monkeypatch):
+    """They are killed in the end, and would leave it behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
+    made = Workers(make=mixed, count=2, context=multiprocessing.get_context("fork"))
+    found = [(plain.tolist(), parameter.item()) for plain, parameter in made.results(range(6))]
+    assert found == [([task] * 3, 7 * task) for task in range(6)]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
