@@ -17,6 +17,10 @@ class Mine(nn.Module):
         self.how, self.linear = how, nn.Linear(width, 10)
         if how == "built wrong":
             self.liner.weight
+        if how == "ends":
+            raise SystemExit(3)
+        if how == "frozen":
+            self.requires_grad_(False)
 
     def forward(self, image):
         if self.how == "misnamed":
@@ -104,15 +108,27 @@ def test_a_bug_of_a_plugin_gets_its_traceback(change, place, line, error, config
     assert "torch/nn" not in traceback
 
 
+def test_a_constructor_that_ends_the_program_is_named(config, capsys):
+    assert run("check", config, "--set", "model.how='ends'") == 2
+    (told, _) = capsys.readouterr().err.splitlines()
+    assert "model.how: it calls sys.exit(3) (at mine.py:15: raise SystemExit(3)), from Mine(how='ends')" in told
+
+
+def test_a_model_with_nothing_to_train_is_to_blame_and_no_optimizer(config, capsys):
+    assert run("check", config, "--set", "model.how='frozen'") == 2
+    (told, _) = capsys.readouterr().err.splitlines()
+    assert told.endswith("model: has no parameter to train")
+
+
 def test_what_may_be_a_mistake_of_the_config_gets_one_line_with_the_place(config, capsys):
     assert run("check", config, "--set", "model.width=7", 'metrics=[{"type": "Share"}]') == 2
     (told, _) = capsys.readouterr().err.splitlines()
     assert "model: cannot take the images (1, 28, 28) of train: " in told
-    assert "(at mine.py:18: return self.linear(image.flatten(1))); its in_features must be 784" in told
+    assert "(at mine.py:22: return self.linear(image.flatten(1))); its in_features must be 784" in told
     assert run("check", config, "--set", 'metrics=[{"type": "Share"}]') == 2
     (told, _) = capsys.readouterr().err.splitlines()
     assert told.endswith(
-        'metrics[0]: KeyError: lables (at mine.py:31: def update(self, predictions, batch): predictions["lables"])'
+        'metrics[0]: KeyError: lables (at mine.py:35: def update(self, predictions, batch): predictions["lables"])'
     )
 
 
@@ -120,4 +136,4 @@ def test_a_metric_must_give_the_scores_that_it_says(config, capsys):
     assert run("check", config, "--set", 'metrics=[{"type": "Misnamed"}]') == 2
     told = capsys.readouterr().err
     wanted = "Misnamed: names() says 'one', 'two' and compute() returns 'one', 'three'; they must be the same"
-    assert f"metrics[0]: {wanted} (at mine.py:35)" in told
+    assert f"metrics[0]: {wanted} (at mine.py:39)" in told

@@ -130,8 +130,9 @@ class Cache:
         replaced = (self.states[:-1] == REPLACED).nonzero()[:, 0]
         if len(replaced):
             places = [int((self.slots == slot).nonzero()[0, 0]) for slot in replaced[:5]]
-            more = f" and {len(replaced) - 5} more" if len(replaced) > 5 else ""
-            told.append(f"{self.path}: sample {', '.join(map(str, places))}{more} was damaged, and was decoded again")
+            which, more = ", ".join(map(str, places)), f" and {len(replaced) - 5} more" if len(replaced) > 5 else ""
+            what, were = ("sample", "was") if len(replaced) == 1 else ("samples", "were")
+            told.append(f"{self.path}: {what} {which}{more} {were} damaged, and {were} decoded again")
             self.states[replaced] = RIGHT
         if self.states[-1] and not self._told:
             number, where = int(self.states[-1]), "memory" if self.memory else "the disk"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from visreg.annotations import fit
@@ -159,7 +160,10 @@ class Registry(Generic[T]):
                     value = _build_nested(kind_of(annotation, self, key), value, context)
                 arguments[key] = fit(value, annotation)
         try:
-            made = self._adapt(factory, context)(**{key: context[key] for key in context if key in known} | arguments)
+            with _no_exit():
+                made = self._adapt(factory, context)(
+                    **{key: context[key] for key in context if key in known} | arguments
+                )
         except Exception as error:
             if not isinstance(error, VisregError):
                 place = f" at {location}" if location else ""
@@ -175,6 +179,15 @@ class Registry(Generic[T]):
         known = options_of(adapter)
         adapted: Callable[..., Any] = adapter(factory, **{key: context[key] for key in context if key in known})
         return adapted
+
+
+@contextmanager
+def _no_exit() -> Iterator[None]:
+    """Raise a RuntimeError where a constructor ends the program, which would be without a word."""
+    try:
+        yield
+    except SystemExit as error:
+        raise RuntimeError(f"it calls sys.exit({error.code!r})").with_traceback(error.__traceback__) from error
 
 
 def _build_nested(registry: Registry[Any], value: Any, context: Mapping[str, object]) -> Any:

@@ -278,6 +278,17 @@ def test_what_happens_now_and_then_does_so_as_often_as_it_says(p):
     assert applied["image"][..., 0].double().mean().item() == pytest.approx(p, abs=3.5 * (p * (1 - p) / MANY) ** 0.5)
 
 
+@pytest.mark.parametrize("spec", [{"type": "RandomGrayscale", "p": 1.0}, JITTER], ids=lambda spec: spec["type"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_channels_beyond_the_colours_stay(spec, dtype):
+    image = torch.rand(4, 4, 6, 5) if dtype.is_floating_point else torch.randint(256, (4, 4, 6, 5), dtype=dtype)
+    change = TRANSFORMS.build(spec)
+    made = change.batch({"image": image}, draws(4))["image"]
+    assert torch.equal(made[:, 3], image[:, 3])
+    assert torch.equal(made[:, :3], change.batch({"image": image[:, :3]}, draws(4))["image"])
+    assert not torch.equal(made[:, :3], image[:, :3])
+
+
 @pytest.mark.parametrize("kind", ["Cutout", "RandomErasing", "RandomGrayscale", "RandomCrop", "RandomHorizontalFlip"])
 def test_no_images_stay_none(kind):
     options = {"Cutout": {"length": 3}, "RandomCrop": {"size": 32, "padding": 2}}.get(kind, {})

@@ -29,6 +29,9 @@ UNKNOWN_LENGTH = 1 << 40  # of a run whose data has not been counted
 def build_optimizer(parts: Parts, task: Task | None) -> Optimizer | None:
     """Return the task's optimizer; without a task, try it on a weight of no use."""
     groups: list[dict[str, Any]] = [{"params": [nn.Parameter(torch.zeros(2, 2))]}]
+    if task is not None and not any(weight.requires_grad for weight in task.parameters()):
+        parts.found.append((("model",), "has no parameter to train"))
+        return None
     try:
         if task is not None and not parts.is_broken("param_groups") and not parts.is_broken("optimizer"):
             groups = groups_for(task, parts.schema)

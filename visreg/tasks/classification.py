@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from visreg.data import Batch, DataInfo, Predictions
 from visreg.errors import ConfigError, Problem, suggest
 from visreg.tasks.images import ImageTask
-from visreg.tasks.outputs import instead
+from visreg.tasks.outputs import counted, instead
 
 # What the loss of an auxiliary head counts beside the main one's: Inception v3's as in PyTorch's fine-tuning tutorial,
 # GoogLeNet's as in Szegedy et al. 2015.
@@ -63,7 +63,7 @@ class Classification(ImageTask):
         output, label = self.model(self.inputs(batch)), self._labels(batch)
         scores = _logits(output, len(label))
         if label.ndim == 2 and label.shape[1] != scores.shape[1]:
-            found = f"labels are mixed of {label.shape[1]} classes, and the model has {scores.shape[1]} outputs"
+            found = f"labels are mixed of {label.shape[1]} classes, and the model has {counted(scores.shape[1])}"
             raise ConfigError([Problem("model", f"{found}; give MixUp and CutMix the num_classes of the model")])
         losses = {"loss": self.loss(scores, label)}
         auxiliary = {name: getattr(output, name, None) for name in AUXILIARY_WEIGHTS}
@@ -98,10 +98,10 @@ class Classification(ImageTask):
     def mismatch(self, batch: Batch, info: DataInfo) -> str | None:
         outputs = self._scores(batch).shape[1]
         if (classes := info.classes_of(self.target)) and outputs != len(classes):
-            return f"the model has {outputs} outputs for the {len(classes)} classes"
+            return f"the model has {counted(outputs)} for the {len(classes)} classes"
         label = self._labels(batch)
         if not label.is_floating_point() and not label.is_meta and int(label.max()) >= outputs:
-            return f"the model has {outputs} outputs, and there is a label {int(label.max())}"
+            return f"the model has {counted(outputs)}, and there is a label {int(label.max())}"
         return None
 
     def _labels(self, batch: Batch) -> Tensor:

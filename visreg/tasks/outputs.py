@@ -22,6 +22,15 @@ def instead(output: object, task: str) -> str:
     return f"got {_described(output)}" + (f"; the task of such a model is {known}" if known not in ("", task) else "")
 
 
+def counted(outputs: int) -> str:
+    """Return a number of outputs in words.
+
+    >>> counted(1), counted(2)
+    ('1 output', '2 outputs')
+    """
+    return f"{outputs} output{'s' * (outputs != 1)}"
+
+
 def _described(output: object) -> str:
     if isinstance(output, Tensor):
         return f"shape {tuple(output.shape)}"

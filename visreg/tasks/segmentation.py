@@ -12,7 +12,7 @@ from visreg.data import IGNORE, Batch, DataInfo, Predictions
 from visreg.errors import ConfigError, DataError, Problem, suggest
 from visreg.objects import name_of
 from visreg.tasks.images import ImageTask
-from visreg.tasks.outputs import instead
+from visreg.tasks.outputs import counted, instead
 
 
 class SemanticSegmentation(ImageTask):
@@ -65,7 +65,7 @@ class SemanticSegmentation(ImageTask):
     def mismatch(self, batch: Batch, info: DataInfo) -> str | None:
         outputs, classes = self._outputs(batch)["out"].shape[1], info.classes_of("mask")
         if classes and outputs != len(classes):
-            return f"the model has {outputs} outputs for the {len(classes)} classes"
+            return f"the model has {counted(outputs)} for the {len(classes)} classes"
         return None
 
     def _outputs(self, batch: Batch) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ def _factors(name: str, value: Any) -> tuple[float, float]:
 
 @define(kw_only=True, eq=False)
 class ColorJitter(Recolouring):
-    """Changes brightness, contrast, saturation and hue, in random order.
+    """Changes brightness, contrast, saturation and hue, in random order; channels after the third stay as they are.
 
     Each is one number, by how much at most, or the least and the most.
 
@@ -70,6 +70,8 @@ class ColorJitter(Recolouring):
 
     def change(self, image: Tensor, drawn: Drawn) -> Tensor:
         """Apply ``factor`` (N, K) of the K changes in use in ``order`` (N, K): which of them is first, and so on."""
+        if image.shape[1] > 3:
+            return torch.cat([self.change(image[:, :3], drawn), image[:, 3:]], dim=1)
         factor, order = drawn["factor"], drawn["order"]
         names = [name for name, _ in self._used()]
         whole, top = image.dtype == torch.uint8, 255.0 if image.dtype == torch.uint8 else 1.0
@@ -135,7 +137,7 @@ def _rotate_hue(pixels: Tensor, turn: Tensor, top: float) -> Tensor:
 
 @define(kw_only=True, eq=False)
 class RandomGrayscale(Recolouring):
-    """Takes the colour out of images, which keep their channels.
+    """Takes the colour out of images, which keep their channels; those after the third stay as they are.
 
     Args:
         p: how probable that is.
@@ -150,6 +152,8 @@ class RandomGrayscale(Recolouring):
         """Make those grey for which ``grey``, bool (N,), says so."""
         if image.shape[1] == 1:
             return image
+        if image.shape[1] > 3:
+            return torch.cat([self.change(image[:, :3], drawn), image[:, 3:]], dim=1)
         made = _grey(image, False)
         made = to_bytes(made) if image.dtype == torch.uint8 else made
         return choose(each(drawn["grey"]), made, image)
