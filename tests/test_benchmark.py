@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from visreg.build import build_trainer
 from visreg.candidates import AS_IS, DRAWS, NOTHING, PRECISION, ROUNDING, Setting, candidates, together
 from visreg.check import check_config
 from visreg.cli import main
-from visreg.config import apply_overrides, config_from
+from visreg.config import apply_overrides, config_from, load_config
 from visreg.contender import WARMUP, Contender
 from visreg.errors import ConfigError, VisregError
 
@@ -89,6 +90,21 @@ def test_its_words_give_the_config_its_values(setting):
     check_config(config)
 
 
+@pytest.mark.parametrize("setting", [LAST, together([Setting({"run.compile": "reduce-overhead"}, ROUNDING), BF16])])
+def test_what_is_told_works_as_it_is(setting, small):
+    (_, flags, _, *lines) = conclusion(timed((AS_IS, [1] * 3), (setting, [0.5] * 3)))
+    child = small.with_name("faster.py")
+    child.write_text("\n".join([f"_base_ = {small.name!r}", *map(str.strip, lines)]))
+    for arguments in ([str(small), *shlex.split(flags)], [str(child)]):
+        with pytest.raises(SystemExit) as caught:
+            main(["check", *arguments])
+        assert caught.value.code == 0
+    values = [load_config(child).values, apply_overrides(load_config(small), shlex.split(flags)[1:]).values]
+    for path, value in setting.changes.items():
+        section, name = path.split(".")
+        assert [each[section][name] for each in values] == [value] * 2
+
+
 def test_together_they_change_what_the_worst_changes():
     assert together([WORKERS, LAST]).effect == ROUNDING
     assert together([WORKERS, LAST, BF16]).effect == PRECISION
@@ -102,34 +118,48 @@ def test_what_is_compiled_draws_other_numbers(p, effect):
     runner.task.add_module("dropout", torch.nn.Dropout(p))
     (found,) = (each for each in candidates(check_config(config), runner) if "run.compile" in each.changes)
     assert found.effect == together([found, LAST, WORKERS]).effect == effect
-    (line, *_) = conclusion(timed((AS_IS, [1, 1]), (found, [0.5, 0.5])))
+    (line, *_) = conclusion(timed((AS_IS, [1] * 3), (found, [0.5] * 3)))
     assert line.startswith(f"fastest with the same results but for {effect}: 0.50")
 
 
 def test_what_saves_memory_is_never_recommended():
     memory = Setting({"run.gradient_checkpointing": True}, NOTHING)
-    assert finalists(timed((AS_IS, [1, 1]), (memory, [0.1, 0.1]), (LAST, [0.8, 0.8]))) == [LAST]
+    assert finalists(timed((AS_IS, [1] * 3), (memory, [0.1] * 3), (LAST, [0.8] * 3))) == [LAST]
 
 
 def test_the_last_round_is_between_what_was_faster():
     found = finalists(
-        timed((AS_IS, [1, 1]), (LAST, [0.8, 0.8]), (FUSED, [0.95, 0.9]), (FOREACH, [0.7, 0.7]), (WORKERS, [2, 2]))
+        timed((AS_IS, [1] * 3), (LAST, [0.8] * 3), (FUSED, [0.95, 0.9, 0.9]), (FOREACH, [0.7] * 3), (WORKERS, [2] * 3))
     )
     assert [str(each) for each in found] == ["optimizer.foreach=True", "optimizer.foreach=True run.channels_last=True"]
 
 
 def test_what_changes_the_precision_is_a_choice_of_its_own():
-    found = finalists(timed((AS_IS, [1, 1]), (LAST, [0.8, 0.8]), (BF16, [0.5, 0.5])))
+    found = finalists(timed((AS_IS, [1] * 3), (LAST, [0.8] * 3), (BF16, [0.5] * 3)))
     assert [str(each) for each in found] == [
         "run.channels_last=True", "run.precision='bf16'", "run.precision='bf16' run.channels_last=True",
     ]  # fmt: skip
 
 
 def test_what_is_not_faster_or_cannot_run_is_no_choice():
-    assert finalists(timed((AS_IS, [1, 1]), (LAST, [0.99, 0.99]), (FUSED, "no such option"))) == []
-    assert [*conclusion([])] == ["nothing here is faster than the config as it is"]
-    slower = timed((AS_IS, [1, 1]), (LAST, [1.1, 1]))
-    assert [*conclusion(slower)] == ["nothing here is faster than the config as it is"]
+    assert finalists(timed((AS_IS, [1] * 3), (LAST, [0.99] * 3), (FUSED, "no such option"))) == []
+    assert [*conclusion([])] == ["nothing here is clearly faster than the config as it is"]
+    slower = timed((AS_IS, [1] * 3), (LAST, [1.1, 1, 1]))
+    assert [*conclusion(slower)] == ["nothing here is clearly faster than the config as it is"]
+
+
+@pytest.mark.parametrize("times", [[0.84, 0.94, 0.94, 0.9, 1.12], [0.93, 0.94, 0.94, 1.05], [0.5, 0.5]])
+def test_what_may_be_chance_is_no_choice(times):
+    pair = timed((AS_IS, [1] * len(times)), (LAST, times))
+    assert finalists(pair) == []
+    assert [*conclusion(pair)] == ["nothing here is clearly faster than the config as it is"]
+
+
+def test_what_changes_more_has_to_be_faster_than_what_changes_less():
+    one, both = (LAST, [0.7, 0.8, 0.7]), (together([LAST, FUSED]), [0.6, 0.81, 0.6])
+    lines = [*conclusion(timed((AS_IS, [1] * 3), one, both, (BF16, [0.6, 0.9, 0.6])))]
+    assert lines[0].startswith("fastest with the same results but for the last bits: 0.70 (0.70 to 0.80)")
+    assert [line for line in lines if "--set" in line] == ["    --set run.channels_last=True"]
 
 
 def test_rounds_are_compared_one_by_one():
@@ -140,15 +170,14 @@ def test_rounds_are_compared_one_by_one():
 
 def test_the_best_is_told_as_lines_of_a_config():
     lines = [
-        *conclusion(
-            timed((AS_IS, [1, 1]), (together([LAST, FUSED]), [0.5, 0.5]), (LAST, [0.7, 0.7]), (BF16, [0.6, 0.6]))
-        )
+        *conclusion(timed((AS_IS, [1] * 3), (together([LAST, FUSED]), [0.5] * 3), (LAST, [0.7] * 3), (BF16, [0.6] * 3)))
     ]
     assert lines == [
         "fastest with the same results but for the last bits: 0.50 (0.50 to 0.50) of the time",
+        "    --set run.channels_last=True optimizer.fused=True",
+        "    or, in a config whose _base_ is this one:",
         "    run = dict(channels_last=True)",
         "    optimizer = dict(fused=True)",
-        "    or --set run.channels_last=True optimizer.fused=True",
     ]
 
 

@@ -137,6 +137,14 @@ def test_steps_are_of_whole_batches():
     assert taken == [100] * 2 * len(sizes)
 
 
+def test_a_model_that_would_diverge_is_timed_all_the_same():
+    runner = build_trainer(config_from(tiny_config(optimizer={"type": "SGD", "lr": 900.0, "weight_decay": 1.0})))
+    contender = Contender(AS_IS)
+    contender.begin(runner)
+    assert contender.take(30) > 0
+    assert torch.stack([*runner.losses.values()]).isfinite().all()
+
+
 def test_one_batch_seems_to_be_an_epoch():
     config = config_from(tiny_config())
     runner, loader = build_trainer(config), sample(config)

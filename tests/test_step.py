@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from tiny import tiny_runner
 from torch import nn
@@ -34,3 +36,13 @@ def test_a_run_ends_without_gradients():
     runner.train()
     assert len(runner.losses) == 1
     assert all(parameter.grad is None for parameter in runner.task.parameters())
+
+
+def test_what_is_compiled_tells_nothing_of_a_cuda_that_it_does_not_use(monkeypatch):
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    logger.manager._clear_cache()
+    runner = tiny_runner()
+    runner.compile = True
+    runner.wrap()
+    assert not logger.isEnabledFor(logging.WARNING)

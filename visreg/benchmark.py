@@ -81,7 +81,7 @@ class Race:
 
 
 def finalists(contenders: Sequence[Contender]) -> list[Setting]:
-    """Return what may be fastest of all: the fastest setting, and all that were faster by themselves together.
+    """Return what may be fastest of all: the fastest setting, and all that were faster by themselves, together.
 
     Both are there for those that change rounding at most and, where others are faster too, for all.
     """
@@ -90,7 +90,7 @@ def finalists(contenders: Sequence[Contender]) -> list[Setting]:
     for contender in sorted(others, key=lambda contender: contender.ratio(reference)):
         (path, *_) = contender.setting.changes
         rival = {"optimizer.foreach": "optimizer.fused"}.get(path, path)
-        if path != FOR_MEMORY and contender.ratio(reference) < FASTER:
+        if path != FOR_MEMORY and _faster(contender, reference):
             best.setdefault(rival, contender.setting)
     chosen = [*best.values()]
     same = [setting for setting in chosen if setting.effect != PRECISION]
@@ -158,19 +158,30 @@ def rows(contenders: Sequence[Contender]) -> Iterator[str]:
 
 
 def conclusion(finals: Sequence[Contender]) -> Iterator[str]:
-    """Yield what to do, line by line, given the config as it is and the `finalists`, timed together."""
-    reference, *others = finals or (Contender(AS_IS),)
-    order = sorted(others, key=lambda contender: contender.ratio(reference))
-    same = [contender for contender in order if contender.setting.effect != PRECISION][:1]
-    fastest = [contender for contender in dict.fromkeys([*same, *order[:1]]) if contender.ratio(reference) < FASTER]
+    """Yield what to do, line by line, given the config as it is and the `finalists`, timed together.
+
+    What changes more, be it settings or the precision, has to be faster than what changes less.
+    """
+    reference, *others = best, *_ = finals or (Contender(AS_IS),)
+    fastest: dict[bool, Contender] = {}  # by whether it changes the precision
+    for contender in others:
+        if _faster(contender, best):
+            best = fastest[contender.setting.effect == PRECISION] = contender
     if not fastest:
-        yield "nothing here is faster than the config as it is"
+        yield "nothing here is clearly faster than the config as it is"
     of = {PRECISION: "in less precision, of which only scores can tell", NOTHING: "with the same results"}
-    for contender in fastest:
+    for contender in fastest.values():
         kept = of.get(contender.setting.effect, f"with the same results but for {contender.setting.effect}")
         yield f"fastest {kept}: {_ratio(contender, reference)} of the time"
+        yield f"    --set {contender.setting}"
+        yield "    or, in a config whose _base_ is this one:"
         yield from (f"    {line}" for line in contender.setting.lines)
-        yield f"    or --set {contender.setting}"
+
+
+def _faster(contender: Contender, other: Contender) -> bool:
+    """Return whether it is worth it, and not by chance: it was faster in each round."""
+    enough = len(contender.times) >= FEWEST and not contender.reason
+    return enough and contender.ratio(other) < FASTER and max(contender.ratios(other)) < 1
 
 
 def _ratio(contender: Contender, reference: Contender) -> str:

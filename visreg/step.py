@@ -53,6 +53,8 @@ class Step:
                 module, device_ids=[runner.device] if runner.device.type == "cuda" else None
             )
             self._no_sync = module.no_sync
+        if runner.compile:  # without a GPU it would warn of a CUDA that is installed, and not wanted
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         mode = runner.compile if isinstance(runner.compile, str) else None
         self._forward = torch.compile(module, mode=mode) if runner.compile else module
 
