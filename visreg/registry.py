@@ -16,7 +16,6 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from visreg.annotations import fit
@@ -160,15 +159,13 @@ class Registry(Generic[T]):
                     value = _build_nested(kind_of(annotation, self, key), value, context)
                 arguments[key] = fit(value, annotation)
         try:
-            with _no_exit():
-                made = self._adapt(factory, context)(
-                    **{key: context[key] for key in context if key in known} | arguments
-                )
-        except Exception as error:
-            if not isinstance(error, VisregError):
+            made = self._adapt(factory, context)(**{key: context[key] for key in context if key in known} | arguments)
+        except (Exception, SystemExit) as error:
+            failure = _failure(error)
+            if not isinstance(failure, VisregError):
                 place = f" at {location}" if location else ""
-                error.add_note(f"while building {spec['type']!r} from {self.kind}{place} with {_short(arguments)}")
-            raise
+                failure.add_note(f"while building {spec['type']!r} from {self.kind}{place} with {_short(arguments)}")
+            raise failure  # noqa: B904  it is the same one, or tells of its cause
         return made  # type: ignore[no-any-return]
 
     def _adapt(self, factory: Callable[..., Any], context: Mapping[str, object]) -> Callable[..., Any]:
@@ -181,13 +178,13 @@ class Registry(Generic[T]):
         return adapted
 
 
-@contextmanager
-def _no_exit() -> Iterator[None]:
-    """Raise a RuntimeError where a constructor ends the program, which would be without a word."""
-    try:
-        yield
-    except SystemExit as error:
-        raise RuntimeError(f"it calls sys.exit({error.code!r})").with_traceback(error.__traceback__) from error
+def _failure(error: Exception | SystemExit) -> Exception:
+    """Return an exception, in place of one that would end the program without a word."""
+    if isinstance(error, Exception):
+        return error
+    failure = RuntimeError(f"it calls sys.exit({error.code!r})").with_traceback(error.__traceback__)
+    failure.__cause__ = error
+    return failure
 
 
 def _build_nested(registry: Registry[Any], value: Any, context: Mapping[str, object]) -> Any:
