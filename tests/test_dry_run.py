@@ -198,6 +198,16 @@ def test_lets_right_transforms_pass(transforms):
     assert problems(values) == []
 
 
+@pytest.mark.parametrize("size", [310, [40, 900]])
+def test_a_crop_makes_images_of_its_size_however_large_it_is(size):
+    values = copy.deepcopy(COLOUR)
+    values["train"]["dataset"] = {"type": "ImageFolder", "root": "nowhere"}
+    values["train"]["transforms"] = [{"type": "RandomCrop", "size": size}]
+    ((path, message),) = problems({**values, "model": {"type": "ConvNet", "image_size": 32, "num_classes": 10}})
+    assert path == "model.image_size"
+    assert "the images of train are" in message
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_transform_of_batches_is_out_of_place_whatever_the_size_of_images(inside):
     values, mix = copy.deepcopy(COLOUR), {"type": "MixUp", "num_classes": 10}

@@ -94,7 +94,8 @@ class RunConfig:
         seed: of the initial weights, the order and the augmentation.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         precision: of matrix products; weights stay float32.
-        accumulate: how many parts to cut each batch into, to save memory; the step is the same.
+        accumulate: how many parts to cut each batch into, to save memory; the step is the same, but for dropout and
+            batch norm, which see each part by itself.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them, to save memory;
             the step is the same. True for the model's blocks, or patterns of its modules' names.
         compile: compile the training step with ``torch.compile``; True, or the mode, of which ``"reduce-overhead"``

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import takewhile
 from typing import Any
@@ -18,9 +18,13 @@ from visreg.generators import seeded
 from visreg.registry import DATASETS, TRANSFORMS
 from visreg.schema import DataConfig
 from visreg.transform import OfBatchesError, first_obstacle
+from visreg.transforms.crops import RandomCrop
+from visreg.transforms.images import sides_of
 
 SAMPLES = 3  # a batch of one hides what broadcasting lets pass
 DRAWS = 6  # of each random transform
+SMALLEST = 301  # pixels of a side that is guessed
+MOST_TIMES = 12  # how much larger it may be guessed for the sake of a crop
 
 
 def blank_batch(parts: Parts, name: str, section: DataConfig) -> tuple[Batch | None, DataInfo | None]:
@@ -43,7 +47,7 @@ def blank_batch(parts: Parts, name: str, section: DataConfig) -> tuple[Batch | N
         parts.found.append(((name, "cache"), message))
     if len(transforms) < len(section.transforms) or len(batch_transforms) < len(section.batch_transforms):
         return None, info
-    samples = [dict(info.sample)] if info.sample else _guesses(info)
+    samples = [dict(info.sample)] if info.sample else _guesses(info, transforms.values())
     tries = (_transform(parts, sample, transforms, (name, "transforms"), bool(info.sample)) for sample in samples)
     made = [*takewhile(lambda each: each is not None, tries)]
     if len(made) < len(samples) or len({shape_of(sample) for sample in made}) > 1:
@@ -85,6 +89,12 @@ def _transform(parts: Parts, value: Any, transforms: Mapping[int, Transform], pa
     return made
 
 
-def _guesses(info: DataInfo) -> list[Sample]:
-    """Return samples of unlike sizes, for data whose size is not known: transforms may make them alike."""
-    return [blank_sample(info.keys, *size, frames=info.frames) for size in ((301, 403), (520, 390))]
+def _guesses(info: DataInfo, transforms: Iterable[Transform]) -> list[Sample]:
+    """Return samples of unlike sizes, for data whose size is not known: transforms may make them alike.
+
+    Within reason, they are large enough for every crop.
+    """
+    crops = [max(sides_of(transform.size)) for transform in transforms if isinstance(transform, RandomCrop)]
+    times = min(1 + max(crops, default=0) // SMALLEST, MOST_TIMES)
+    sizes = ((SMALLEST, 403), (520, 390))
+    return [blank_sample(info.keys, height * times, width * times, frames=info.frames) for height, width in sizes]
