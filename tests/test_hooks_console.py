@@ -41,7 +41,7 @@ def test_the_losses_are_means_since_the_line_before(capsys):
     console = Console(interval=1e-9)  # a line at every step, which must not change the means
     runner = tiny_runner(hooks=[console])
     after_step = console.after_step
-    runner._callbacks.methods["after_step"] = [
+    runner._callbacks["after_step"] = [
         lambda runner: losses.append(float(runner.losses["loss"])),
         after_step,
     ]

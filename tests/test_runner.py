@@ -45,7 +45,7 @@ def test_hooks_of_one_event_are_called_in_list_order():
 
 def test_a_point_that_no_hook_overrides_calls_nothing():
     runner = tiny_runner(hooks=[Hook(), at(after_eval=print)])
-    assert {event for event, callbacks in runner._callbacks.methods.items() if callbacks} == {"after_eval"}
+    assert {event for event, callbacks in runner._callbacks.items() if callbacks} == {"after_eval"}
 
 
 def test_after_train_is_called_after_an_exception():

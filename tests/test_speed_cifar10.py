@@ -88,7 +88,7 @@ def test_fewer_images_than_a_batch_are_refused(by_hand, monkeypatch, capsys):
 def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
     whole, stopped, resumed = (small(tmp_path / name) for name in ("whole", "stopped", "resumed"))
     whole.train()
-    stopped._callbacks.methods["after_step"].append(StopAt(11).after_step)
+    stopped._callbacks["after_step"].append(StopAt(11).after_step)
     stopped.train()
     resumed.load_state_dict(snapshot(stopped))
     resumed.train()

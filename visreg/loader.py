@@ -106,7 +106,7 @@ class TensorLoader(_Batched):
         held = next(iter(self.tensors.values())).device
         keys = self._keys(epoch, start, self.device or held)
         every = zip(self.batching.batches(epoch, start, held), keys, strict=False)
-        pairs = (pair for pair in every if len(pair[0]))  # a process may have no part in an evaluation's last batch
+        pairs = (pair for pair in every if pair[0].numel())  # a process may have no part in an evaluation's last batch
         made = self._transformed(pairs) if self.transforms else ((self._gathered(one), mine) for one, mine in pairs)
         for batch, mine in made:
             yield transform_batch(batch, self.batch_transforms, mine)

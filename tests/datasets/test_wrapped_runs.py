@@ -80,7 +80,7 @@ def test_a_run_on_mosaics_that_was_killed_and_resumed_ends_as_one_that_was_not(w
     whole = made(scenes(), tmp_path / "whole")
     whole.train()
     killed = made(scenes(workers=workers), tmp_path / "killed")
-    killed._callbacks.methods["after_step"].append(StopAt(step, "crash").after_step)
+    killed._callbacks["after_step"].append(StopAt(step, "crash").after_step)
     with pytest.raises(RuntimeError, match="killed"):
         killed.train()
     again = made(scenes(workers=workers), tmp_path / "killed")
