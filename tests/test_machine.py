@@ -19,7 +19,8 @@ def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     several = [torch.ones(2 << 20) for _ in range(4)]  # of 8 MiB each, as a step has activations
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-pages()
+for _ in range(5):
+    pages()
 print(sum(pages() for _ in range(10)))
 """
 
@@ -28,7 +29,7 @@ print(sum(pages() for _ in range(10)))
 def test_memory_that_was_freed_is_used_again():
     free = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=free)
-    assert int(done.stdout) < 8192  # of 10 × 4 × 2048 pages; without it, all of them or an eighth
+    assert int(done.stdout) < 2048  # pages, of which there are 10 × 4 × 2048; without it, most of them as a rule
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")

@@ -41,7 +41,8 @@ def load_file(path: Path) -> None:
     module.__dict__["__visreg_stamp__"] = stamp
     sys.modules[name] = module  # where dataclasses and pickle of worker processes look for it
     try:
-        spec.loader.exec_module(module)
+        # Bytecode that Python keeps is of an older version, if the file was changed within a second to as many bytes.
+        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         for kind, files in before.items():
