@@ -182,7 +182,7 @@ def test_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("module", ["nowhere", "__main__"])
 def test_registers_what_has_no_file(module, monkeypatch):
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     shapes = Registry("shapes")
     made_at_a_prompt = {}
     exec("class Square:\n    pass", {"__name__": module}, made_at_a_prompt)
