@@ -118,6 +118,18 @@ def test_a_setting_that_is_late_is_told_and_the_others_go_on(apart, monkeypatch,
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of older compilers
+def test_a_setting_is_rehearsed_once(tmp_path, monkeypatch):
+    rehearsed, seen = [], sample(config_from(tiny_config()))
+    monkeypatch.setattr(module, "rehearse", lambda *args: rehearsed.append(args[0].values["run"]))
+    monkeypatch.setattr(module, "build_trainer", lambda *args: pytest.fail("as if it could not be built"))
+    race = module.Race(config_from(tiny_config()), (), steps=1, rounds=1, folder=str(tmp_path), sample=seen)
+    both = Setting({"run.compile": True, "run.channels_last": True}, ROUNDING)
+    for setting in (COMPILED, both, COMPILED, Setting({"run.channels_last": True}, ROUNDING)):
+        with pytest.raises(pytest.fail.Exception):
+            race.enter(setting)
+    assert [run.get("channels_last", False) for run in rehearsed] == [False, True]
+
+
 def test_a_config_that_is_compiled_as_it_is_takes_as_long_as_it_takes(apart, monkeypatch):
     monkeypatch.setattr(module, "rehearse", lambda *args: pytest.fail("it has no limit"))
     monkeypatch.setattr(Contender, "take", lambda self, steps: 0.1)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from attrs import define
+from attrs import define, field
 
 from visreg import dist
 from visreg.build import build_trainer
@@ -39,6 +39,7 @@ class Race:
         limit: seconds that a setting may take to begin, but for the config as it is.
         loader: what all take their batches from, if that is memory.
         sample: a batch of the config as it is.
+        rehearsed: settings that were tried in a process of their own.
     """
 
     config: Config
@@ -49,6 +50,7 @@ class Race:
     limit: float = math.inf
     loader: Loader | None = None
     sample: OneBatch | None = None
+    rehearsed: list[Setting] = field(factory=list)
 
     def enter(self, setting: Setting) -> Contender:
         """Return a setting, ready to be timed, unless it cannot run."""
@@ -56,8 +58,10 @@ class Race:
         print(f"trying {setting}", file=sys.stderr, flush=True)  # a model may take minutes to compile
         with contender.working(), _caches_in(tempfile.mkdtemp(dir=self.folder)):
             config = apply_overrides(self.config, [*setting.overrides, f"run.work_dir={self.folder!r}"])
-            if setting != AS_IS and self.sample is not None and config.values["run"].get("compile"):
+            known = setting == AS_IS or setting in self.rehearsed  # or else it may take for ever
+            if not known and self.sample is not None and config.values["run"].get("compile"):
                 rehearse(config, self.plugin_files, self.sample, self.limit)
+                self.rehearsed.append(setting)
             of_data = any(path.startswith("train.") for path in setting.changes)
             runner = build_trainer(config, self.plugin_files, None if of_data else self.loader)
             if self.loader is None and runner.train_loader is not None and not runner.train_loader.waits:
